@@ -1,0 +1,127 @@
+"""The command line: python -m kdhelpers COMMAND [options]."""
+
+import errno
+import logging
+import os
+import sys
+
+from kdhelpers.errors import UserError
+
+USAGE = """usage: python -m kdhelpers COMMAND [options]
+
+  distill             distil a teacher into a small student and judge the result
+  benchmark training  seconds of the article's way of training against ours, switch by switch
+  doctor              check this machine: versions, memory, caches, Hub and AWS reach
+
+COMMAND --help says more."""
+
+
+def quiet() -> None:
+    """Silence the libraries' messages that a reader can do nothing about; errors still come through."""
+    import warnings
+
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+
+
+def start_console() -> None:
+    """Send the package's messages to standard output, plain."""
+    root = logging.getLogger("kdhelpers")
+    if not any(type(handler) is logging.StreamHandler for handler in root.handlers):
+        root.addHandler(logging.StreamHandler(sys.stdout))
+    root.setLevel(logging.INFO)
+    root.propagate = False
+
+
+def _distill(argv: list[str]) -> None:
+    from kdhelpers import arguments, report, train
+
+    quiet()
+    settings, seeds = arguments.run_settings(argv)
+    start_console()
+    if seeds == 1:
+        metrics = train.distill(settings)
+        lines = report.result_lines(metrics, settings.output) if metrics else []
+    else:
+        lines = report.seeds_lines(train.distill_seeds(settings, seeds), settings.output)
+    print(*lines, sep="\n")
+
+
+def _benchmark(argv: list[str]) -> None:
+    from kdhelpers import benchmark
+
+    quiet()
+    start_console()
+    benchmark.main(argv)
+
+
+def _doctor(argv: list[str]) -> None:
+    from kdhelpers import checks
+
+    quiet()
+    checks.doctor_main(argv)
+
+
+COMMANDS = {"distill": _distill, "benchmark": _benchmark, "doctor": _doctor}
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk; torch and safetensors each say it their own way."""
+    signs = ("No space left", "file write failed", "PytorchStreamWriter", "Disk quota exceeded")
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in signs):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 the reader's to mend, 130 stopped by Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        print(f"error: no command {argv[0]!r}" + (f": did you mean {near[0]}?" if near else "\n" + USAGE), file=sys.stderr)
+        return 2
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        COMMANDS[argv[0]](argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "\nstopped. Nothing of an earlier run was touched, and this one's checkpoints are kept: "
+            "the same command with --resume goes on from the last of them.",
+            file=sys.stderr,
+        )
+        return 130
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        print(
+            "error: the disk is full; nothing of an earlier run was touched: make room, then repeat the command with --resume",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+def console_script() -> None:
+    """Entry point of the `kdhelpers` command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console_script()

@@ -1,0 +1,191 @@
+"""Pre-flight: what must be true before anything is trained, and how the machine stands."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from kdhelpers.data import Rows, drop_rows, leaking_rows
+from kdhelpers.errors import UserError
+from kdhelpers.models import LoadedModel, set_labels
+
+# Written for this purpose: accents, scripts, emoji, digits, markup, odd spaces, rare words, a long text.
+PROBE_CORPUS = (
+    "A quietly moving film, and not a minute too long.",
+    "Naïve café façade: déjà vu, señor Müller, Łódź, Åse, İstanbul",
+    "映画はとても面白かった。 Фильм был скучным. הסרט היה נהדר",
+    "So good!!! 😀👍🏽 #mustsee @you http://example.org/a?b=c&d=e",
+    "rock'n'roll isn't dead; it's 1984 x 3.14 = 6230.4 (or $5,000)",
+    "<b>bold</b> [MASK] [SEP] [UNK] \t tabs\u00a0and\u200bstrange\u3000spaces",
+    "antidisestablishmentarianism pneumonoultramicroscopicsilicovolcanoconiosis zyzzyva",
+    "",
+    "ALL CAPS, Title Case, miXeD cAsE",
+    "one more time " * 400,
+)
+
+
+@dataclass(frozen=True)
+class TokenizerReport:
+    """How a teacher's and a student's tokenizer compare. `problems` stop a run; `remarks` do not matter to it."""
+
+    teacher_vocabulary: int
+    student_vocabulary: int
+    teacher_hash: str
+    student_hash: str
+    usable_length: int  # word pieces that tokenizers and position tables all allow
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def agree(self) -> bool:
+        """True where the student reads every text exactly as the teacher does."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [
+            f"vocabulary  teacher {self.teacher_vocabulary:,} pieces ({self.teacher_hash}), "
+            f"student {self.student_vocabulary:,} ({self.student_hash})",
+            f"length      up to {self.usable_length} pieces",
+            *(f"PROBLEM     {problem}" for problem in self.problems),
+            *(f"remark      {remark}" for remark in self.remarks),
+        ]
+        return "\n".join([*lines, "verdict     " + ("the tokenizers agree" if self.agree else "they do not agree")])
+
+
+def vocabulary_hash(tokenizer) -> str:
+    """A short hash of every piece with its id."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:12]
+
+
+def _position_limit(tokenizer, config) -> int:
+    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 10**9]
+    return int(min(limits))
+
+
+def compare_tokenizers(
+    teacher, student, teacher_config=None, student_config=None, texts: tuple[str, ...] = ()
+) -> TokenizerReport:
+    """Compare whole vocabularies, special ids, casing and the ids of a probe corpus (plus your `texts`).
+
+    One sample sentence proves nothing about a rare piece it does not hold, and comparing the tokenizers' whole
+    output fails for equal tokenizers where only one returns token_type_ids; this compares what matters.
+    """
+    ours, theirs = teacher.get_vocab(), student.get_vocab()
+    problems, remarks = [], []
+    pieces = ours.keys() | theirs.keys()
+    different = sorted((piece for piece in pieces if ours.get(piece) != theirs.get(piece)), key=lambda p: (len(p), p))
+    if different:
+        shown = "; ".join(f"{p!r}: teacher {ours.get(p, 'none')}, student {theirs.get(p, 'none')}" for p in different[-3:])
+        problems.append(f"{len(different):,} of {len(pieces):,} pieces have another id or are missing, e.g. {shown}")
+    for name in ("cls", "sep", "pad", "unk", "mask"):
+        a, b = getattr(teacher, f"{name}_token_id", None), getattr(student, f"{name}_token_id", None)
+        if a != b:
+            problems.append(f"the [{name.upper()}] id is {a} for the teacher, {b} for the student")
+    for text in (*PROBE_CORPUS, *texts):
+        a = teacher(text, truncation=False, verbose=False)["input_ids"]
+        b = student(text, truncation=False, verbose=False)["input_ids"]
+        if a != b:
+            at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            problems.append(
+                f"{text[:40]!r} is read differently from piece {at} on: "
+                f"teacher {teacher.convert_ids_to_tokens(a[at : at + 3])}, "
+                f"student {student.convert_ids_to_tokens(b[at : at + 3])}"
+            )
+            break
+    if teacher("Aa")["input_ids"] == teacher("aa")["input_ids"] and student("Aa")["input_ids"] != student("aa")["input_ids"]:
+        problems.append("the teacher lower-cases its text, the student does not")
+    if teacher("Aa")["input_ids"] != teacher("aa")["input_ids"] and student("Aa")["input_ids"] == student("aa")["input_ids"]:
+        problems.append("the student lower-cases its text, the teacher does not")
+    extra = sorted(set(teacher.model_input_names) ^ set(student.model_input_names))
+    if extra:
+        remarks.append(f"only one of them returns {', '.join(extra)}; each model is fed what it reads")
+    limits = [_position_limit(teacher, teacher_config), _position_limit(student, student_config)]
+    if limits[0] != limits[1]:
+        remarks.append(f"the teacher reads up to {limits[0]} pieces, the student {limits[1]}: the smaller counts")
+    return TokenizerReport(
+        len(ours), len(theirs), vocabulary_hash(teacher), vocabulary_hash(student), min(limits), problems, remarks
+    )
+
+
+def require_same_tokenizer(report: TokenizerReport) -> None:
+    """Raise UserError where the student would read other pieces than the teacher."""
+    if not report.agree:
+        raise UserError(
+            "teacher and student do not share a tokenizer, so logits and input would not belong together: "
+            + report.problems[0]
+        )
+
+
+def align_labels(loaded: LoadedModel, label_names: list[str], what: str = "teacher") -> None:
+    """Check a model's labels against the data's, and write the data's names into it where its own say nothing.
+
+    Raises UserError for another number of labels, other names, the same names in another order, or a config whose
+    two directions (id2label, label2id) contradict each other.
+    """
+    config = loaded.model.config
+    if config.num_labels != len(label_names):
+        raise UserError(
+            f"the {what} has {config.num_labels} labels ({', '.join(map(str, config.id2label.values()))}), "
+            f"the data {len(label_names)} ({', '.join(label_names)})"
+        )
+    names = [str(config.id2label[index]) for index in range(config.num_labels)]
+    back = {str(name): int(index) for name, index in config.label2id.items()}
+    generic = names == [f"LABEL_{index}" for index in range(len(names))]
+    numbers = all(name.lstrip("-").isdigit() for name in label_names)
+    if not generic and len(set(names)) == len(names) and any(back.get(name) != i for i, name in enumerate(names)):
+        raise UserError(f"the {what}'s config contradicts itself: id2label says {names}, label2id says {back}")
+    if not generic and not numbers:
+        folded, wanted = [name.lower() for name in names], [name.lower() for name in label_names]
+        if folded != wanted:
+            how = "in another order" if sorted(folded) == sorted(wanted) else "other names"
+            raise UserError(f"the {what}'s labels are {names}, the data's {label_names} ({how}): map one to the other")
+    if generic or not numbers:
+        set_labels(loaded.model, label_names)
+
+
+def check_teacher_quality(logits: np.ndarray, labels: np.ndarray, label_names: list[str]) -> float:
+    """The teacher's accuracy on labelled rows. Raises UserError unless it beats always saying the commonest class.
+
+    Where swapping its labels would make it good, the message says so (a teacher with swapped label names loads
+    without a word).
+    """
+    known = labels >= 0
+    predictions, labels = logits[known].argmax(-1), labels[known]
+    accuracy = float((predictions == labels).mean())
+    classes = len(label_names)
+    majority = float(np.bincount(labels, minlength=classes).max() / len(labels))
+    # two standard errors, so that a teacher that knows nothing does not slip through by luck
+    margin = 2 * float(np.sqrt(majority * (1 - majority) / len(labels)))
+    if accuracy > majority + margin:
+        return accuracy
+    confusion = np.zeros((classes, classes))
+    np.add.at(confusion, (predictions, labels), 1)
+    said, meant = linear_sum_assignment(-confusion)
+    permuted = float(confusion[said, meant].sum() / len(labels))
+    facts = f"{100 * accuracy:.1f} % on {len(labels)} rows where the commonest class alone gives {100 * majority:.1f} %"
+    if permuted > majority + margin and accuracy < permuted:
+        swaps = ", ".join(f"{label_names[a]!r} as {label_names[b]!r}" for a, b in zip(said, meant, strict=True) if a != b)
+        raise UserError(
+            f"the teacher's labels look swapped: it reaches {facts}, but {100 * permuted:.1f} % with {swaps}: "
+            "correct id2label and label2id in its config.json"
+        )
+    raise UserError(f"the teacher is no better than guessing: {facts}; a student would learn noise")
+
+
+def check_leakage(rows: Rows, drop: bool) -> Rows:
+    """Find training texts that stand in validation or test; leave them out (`drop`) or raise UserError."""
+    leaks = leaking_rows(rows.splits)
+    if not leaks:
+        return rows
+    example = rows.splits["train"][leaks[0]]["text"]
+    if not drop:
+        raise UserError(
+            f"{len(leaks)} training row(s) stand in validation or test too, e.g. {example[:60]!r}: "
+            "remove them, or let --drop-leaks leave them out of training"
+        )
+    splits = rows.splits.copy()
+    splits["train"] = drop_rows(rows.splits["train"], leaks)
+    note = f"{len(leaks)} training rows that stand in validation or test too were left out"
+    return Rows(type(rows.splits)(splits), rows.label_names, rows.test_name, rows.revision, [*rows.notes, note])
