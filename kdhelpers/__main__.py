@@ -62,10 +62,10 @@ def _benchmark(argv: list[str]) -> None:
 
 
 def _doctor(argv: list[str]) -> None:
-    from kdhelpers import checks
+    from kdhelpers import doctor
 
     quiet()
-    checks.doctor_main(argv)
+    doctor.main(argv)
 
 
 COMMANDS = {"distill": _distill, "benchmark": _benchmark, "doctor": _doctor}

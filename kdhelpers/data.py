@@ -239,9 +239,9 @@ def file_rows(
             if empty:
                 raise UserError(f"{path}: {empty[0]['where']} has no label in column {label_column!r}: only training rows may lack one")
     labelled = [row for row in tables["train"] if row["label"] is not None]
+    take = min(1000, len(labelled) // 10)
     for name in ("validation", "test"):
         if name not in tables:
-            take = min(1000, len(labelled) // 10)
             if take == 0:
                 raise UserError(f"{train} has only {len(labelled)} labelled rows: name a --{name} file")
             chosen = {id(labelled[i]) for i in np.random.default_rng(SPLIT_SEED).permutation(len(labelled))[:take]}

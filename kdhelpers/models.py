@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from kdhelpers.errors import UserError
@@ -216,6 +217,18 @@ def reset_head(model: PreTrainedModel) -> PreTrainedModel:
 def freeze_word_embeddings(model: PreTrainedModel) -> PreTrainedModel:
     """Stop training the word-piece table: most of a small student's weights, and the optimizer's largest bill."""
     model.get_input_embeddings().weight.requires_grad_(False)
+    return model
+
+
+def set_dropout(model: PreTrainedModel, probability: float) -> PreTrainedModel:
+    """Set every dropout of a model for this training; its config, and so what it is saved with, stays as it is.
+
+    A student that learns from soft targets is regularised by them, and without dropout in the attention PyTorch
+    can use its fused attention kernel.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
     return model
 
 

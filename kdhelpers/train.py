@@ -246,6 +246,12 @@ def load_rows(settings: RunSettings, label_names: list[str] | None) -> data.Rows
     return checks.check_leakage(rows, recipe.drop_leaks)
 
 
+def tokenise_splits(rows: data.Rows, tokenizer, max_length: int):
+    """Every split with the columns that the models read; see `data.tokenise_batch`."""
+    options = {"tokenizer": tokenizer, "max_length": max_length}
+    return rows.splits.map(data.tokenise_batch, batched=True, fn_kwargs=options)
+
+
 def finetune_teacher(settings: RunSettings, backbone: models.LoadedModel, splits, tokenizer, folder: Path) -> Fit:
     """Fine-tune a bare encoder on the labelled rows, early stopping on validation; kept in the cache.
 
@@ -434,9 +440,7 @@ def distill(settings: RunSettings) -> dict:
     report = checks.compare_tokenizers(tokenizer, student_tokenizer, teacher_loaded.model.config, student_config)
     checks.require_same_tokenizer(report)
     max_length = min(recipe.max_length, report.usable_length)
-    splits = rows.splits.map(
-        data.tokenise_batch, batched=True, fn_kwargs={"tokenizer": tokenizer, "max_length": max_length}
-    )
+    splits = tokenise_splits(rows, tokenizer, max_length)
     if recipe.student_layers and not recipe.student:
         models.evenly_spaced_layers(models.num_layers(teacher_loaded.model), recipe.student_layers)
     if recipe.student:

@@ -1,0 +1,163 @@
+"""What a student costs: seconds of training, switch by switch."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdhelpers import data, models, report, train
+from kdhelpers.errors import UserError
+from kdhelpers.logits import add_teacher_logits, predict_logits
+from kdhelpers.recipes import MOVIE_SNIPPETS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way of training the same student on the same rows. Each rung of the ladder turns one more switch."""
+
+    name: str
+    live_teacher: bool = True
+    by_length: bool = False
+    precision: str = "fp32"
+    frozen_embeddings: bool = False
+    dropout: float | None = None  # None: as the model came
+
+
+def training_ladder() -> list[Rung]:
+    """From the article's way of training to ours, one switch at a time (Trainer's default optimizer throughout)."""
+    rungs = [Rung("the article's way: live teacher, fp32, random batches")]
+
+    def turn(name, **switch):
+        rungs.append(dataclasses.replace(rungs[-1], name=name, **switch))
+
+    turn("+ teacher's logits cached", live_teacher=False)
+    turn("+ batches of like length", by_length=True)
+    if train.choose_precision("auto") != "fp32":
+        turn(f"+ {train.choose_precision('auto')}", precision=train.choose_precision("auto"))
+    turn("+ word embeddings frozen", frozen_embeddings=True)
+    turn("+ no dropout in the student", dropout=0.0)
+    return rungs
+
+
+def run_rung(rung: Rung, splits, teacher, tokenizer, epochs: float, batch_size: int, seed: int) -> dict:
+    """Train one student; seconds (with the teacher's logits, made anew) and test accuracy."""
+    recipe = MOVIE_SNIPPETS
+    rows, logits_seconds = splits["train"], 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        if not rung.live_teacher:
+            rows, logits_seconds = add_teacher_logits(
+                rows, teacher, tokenizer, bf16=rung.precision == "bf16", cache=Path(folder)
+            )
+        student = models.student_from_layers(
+            teacher, models.evenly_spaced_layers(models.num_layers(teacher), recipe.student_layers)
+        )
+        if rung.frozen_embeddings:
+            models.freeze_word_embeddings(student)
+        if rung.dropout is not None:
+            models.set_dropout(student, rung.dropout)
+        steps = max(1, round(epochs * train.steps_per_epoch(len(rows), batch_size)))
+        arguments = train.training_arguments(
+            Path(folder),
+            steps=steps,
+            evaluations=1,
+            batch_size=batch_size,
+            learning_rate=recipe.learning_rate,
+            warmup=recipe.warmup,
+            seed=seed,
+            precision=rung.precision,
+            has_validation=False,
+            alpha=recipe.alpha,
+            temperature=recipe.temperature,
+            options={"save_strategy": "no"} | train.length_grouping(rung.by_length),
+        )
+        train.set_seed(seed)
+        live = teacher if rung.live_teacher else None
+        result = train.fit(
+            rung.name, student, rows, None, tokenizer, arguments, teacher=live, progress=train.show_progress()
+        )
+    predictions = predict_logits(result.model, splits["test"], tokenizer).argmax(-1)
+    return {
+        "rung": rung.name,
+        "seconds": round(logits_seconds + result.seconds, 2),
+        "teacher_logits_seconds": round(logits_seconds, 2),
+        "test_accuracy": float(np.mean(predictions == np.array(splits["test"]["label"]))),
+    }
+
+
+def benchmark_training(rows: int, epochs: float, batch_size: int, seed: int) -> dict:
+    """The whole ladder on the default recipe's rows and teacher."""
+    settings = train.RunSettings(dataclasses.replace(MOVIE_SNIPPETS, batch_size=32), Path("unused"), seed=42)
+    tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
+    all_rows = train.load_rows(settings, None)
+    splits = train.tokenise_splits(all_rows, tokenizer, MOVIE_SNIPPETS.max_length)
+    backbone = models.load_classifier(MOVIE_SNIPPETS.teacher, all_rows.label_names)
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = train.finetune_teacher(settings, backbone, splits, tokenizer, Path(folder)).model
+    splits["train"] = splits["train"].select(range(min(rows, len(splits["train"]))))
+    results = []
+    for rung in training_ladder():
+        started = time.perf_counter()
+        results.append(run_rung(rung, splits, teacher, tokenizer, epochs, batch_size, seed))
+        log.info("%s: %.0f s (rung took %.0f s)", rung.name, results[-1]["seconds"], time.perf_counter() - started)
+    return {
+        "rows": len(splits["train"]),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "threads": torch.get_num_threads(),
+        "rungs": results,
+    }
+
+
+def ladder_lines(result: dict) -> list[str]:
+    """The ladder as a table, each rung beside the first."""
+    first = result["rungs"][0]["seconds"]
+    body = [
+        [
+            rung["rung"],
+            f"{rung['seconds']:.1f}",
+            f"{rung['teacher_logits_seconds']:.1f}",
+            f"{first / rung['seconds']:.1f}x",
+            f"{100 * rung['test_accuracy']:.1f} %",
+        ]
+        for rung in result["rungs"]
+    ]
+    title = (
+        f"{result['rows']:,} rows, {result['epochs']:g} epochs, batch {result['batch_size']}, "
+        f"{result['threads']} threads; seconds include the teacher's logits"
+    )
+    return ["", title, *report.text_table(["", "seconds", "of them logits", "speed", "accuracy"], body)]
+
+
+def main(argv: list[str]) -> None:
+    """`python -m kdhelpers benchmark training`. Raises UserError for options that make no sense."""
+    parser = argparse.ArgumentParser(prog="python -m kdhelpers benchmark", allow_abbrev=False, description=__doc__)
+    parser.error = _refuse
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    training = kinds.add_parser("training", allow_abbrev=False, help="seconds of training, from the article's way to ours")
+    training.error = _refuse
+    training.add_argument("--rows", type=int, default=2048, help="training rows (default 2048)")
+    training.add_argument("--epochs", type=float, default=3, help="passes over them (default 3)")
+    training.add_argument("--batch-size", type=int, default=32, help="rows a step (default 32)")
+    training.add_argument("--seed", type=int, default=42, help="seed of the student's training (default 42)")
+    training.add_argument("--output", help="also write the numbers to this JSON file")
+    options = parser.parse_args(argv)
+    for name in ("rows", "epochs", "batch_size"):
+        if getattr(options, name) <= 0:
+            raise UserError(f"{name.replace('_', ' ')} must be greater than 0, not {getattr(options, name)}")
+    result = benchmark_training(options.rows, options.epochs, options.batch_size, options.seed)
+    print(*ladder_lines(result), sep="\n")
+    if options.output:
+        data.write_atomically(Path(options.output), (json.dumps(result, indent=1) + "\n").encode())
+
+
+def _refuse(message: str) -> None:
+    raise UserError(message)
