@@ -1,0 +1,22 @@
+"""Shared by all tests: quiet libraries, no network by accident, one thread per process."""
+
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tiny models are faster so
+
+from kdhelpers.__main__ import quiet  # noqa: E402
+
+quiet()
+
+
+@pytest.fixture(scope="session")
+def trained_teacher():
+    """A tiny BERT that has learnt the task of `teachable_rows`."""
+    from tests.tiny import trained_tiny_teacher
+
+    return trained_tiny_teacher()

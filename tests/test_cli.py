@@ -1,0 +1,415 @@
+"""The command line: parsing, and bad input as one sentence and exit code 2. Traps 20, 21, 26 to 28, 31, 32."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdhelpers import arguments, checks, models, train
+from kdhelpers.__main__ import main
+from kdhelpers.errors import UserError
+from kdhelpers.recipes import MOVIE_SNIPPETS
+from tests.tiny import save_model, teachable_rows, tiny_bert, tiny_distilbert, tiny_tokenizer
+
+FAST = ["--epochs", "1", "--batch_size", "16", "--precision", "fp32"]
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """train.csv (a third of it unlabelled), validation.csv and test.csv of the task that tiny models can learn."""
+    folder = tmp_path_factory.mktemp("files")
+    seen = set()
+    for seed, (name, n) in enumerate((("train", 240), ("validation", 80), ("test", 80))):
+        rows = [row for row in teachable_rows(4 * n, seed=seed) if row["text"] not in seen]
+        rows = list({row["text"]: row for row in rows}.values())[:n]
+        seen |= {row["text"] for row in rows}
+        frame = pd.DataFrame({"sentence": [r["text"] for r in rows], "label": [["bad", "good"][r["label"]] for r in rows]})
+        if name == "train":
+            frame.loc[160:, "label"] = ""
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory, trained_teacher):
+    """A folder with a tiny fine-tuned teacher whose labels are named."""
+    folder = tmp_path_factory.mktemp("teacher")
+    model = models.set_labels(trained_teacher, ["bad", "good"])
+    return save_model(folder, model, tiny_tokenizer())
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KD_HOME", str(tmp_path / "kd"))
+
+
+def own_rows(files, teacher, output, *more):
+    command = ["distill", "--text-column", "sentence", "--label-column", "label", "--teacher", str(teacher)]
+    for name in ("train", "validation", "test"):
+        command += [f"--{name}", str(files / f"{name}.csv")]
+    return [*command, "--output", str(output), *FAST, *map(str, more)]
+
+
+def refused(capsys, command, *words):
+    """The command ends with 2, one line on standard error that holds the words, and no traceback."""
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error, error
+
+
+# --- a whole run
+
+
+def test_own_rows_end_to_end(files, teacher, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert main(own_rows(files, teacher, output, "--student-layers", 1, "--alpha", "0.5", "--temperature", "4")) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["rows"] == {"labelled": 160, "unlabelled": 80, "validation": 80, "test": 80}
+    assert metrics["student"]["layers"] == 1
+    assert set(metrics["verdict"]) >= {"difference", "interval95", "mcnemar_p", "text"}
+    assert metrics["verdict"]["text"] in printed
+    predictions = pd.read_csv(output / "predictions.csv")
+    assert list(predictions.columns) == ["id", "text", "label", "teacher", "control", "student"]
+    right = (predictions["label"] == predictions["student"]).mean()
+    assert right == pytest.approx(metrics["student"]["test_accuracy"])
+    student = models.load_classifier(str(output / "student"), None)
+    assert student.has_head
+    assert models.num_layers(student.model) == student.model.config.num_hidden_layers == 1
+    assert student.model.config.id2label == {0: "bad", 1: "good"}
+    assert models.load_tokenizer(str(output / "student")).get_vocab() == tiny_tokenizer().get_vocab()
+    assert sorted(path.name for path in output.iterdir()) == ["metrics.json", "predictions.csv", "result.png", "run.log", "student"]
+    assert not Path(f"{output}.incomplete").exists()
+
+    # again: the logits come from the cache; without --overwrite nothing is touched
+    before = (output / "metrics.json").read_bytes()
+    refused(capsys, own_rows(files, teacher, output, "--student-layers", 1), "already holds a run", "--overwrite")
+    assert (output / "metrics.json").read_bytes() == before
+    assert main(own_rows(files, teacher, output, "--student-layers", 1, "--overwrite", "--no-control")) == 0
+    assert "from the cache" in capsys.readouterr().out
+    assert "control" not in json.loads((output / "metrics.json").read_text())
+
+
+def test_a_bare_encoder_is_fine_tuned_and_kept(files, tmp_path, capsys):
+    encoder = save_model(tmp_path / "encoder", tiny_bert(layers=2, hidden=32).bert, tiny_tokenizer())
+    more = ("--student-layers", 1, "--teacher-epochs", 12, "--teacher-learning-rate", "3e-3", "--no-control")
+    assert main(own_rows(files, encoder, tmp_path / "a", *more)) == 0
+    assert "is fine-tuned" in capsys.readouterr().out
+    assert main(own_rows(files, encoder, tmp_path / "b", *more)) == 0
+    assert "teacher: from the cache" in capsys.readouterr().out
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
+    assert first["teacher"]["test_accuracy"] == second["teacher"]["test_accuracy"]
+
+
+def test_live_teacher_and_cached_logits_train_the_same_student(files, teacher, tmp_path):
+    """Trap 23, end to end."""
+    accuracies = []
+    for name, more in (("cached", ()), ("live", ("--live-teacher",))):
+        assert main(own_rows(files, teacher, tmp_path / name, "--student-layers", 1, "--no-control", *more)) == 0
+        accuracies.append(pd.read_csv(tmp_path / name / "predictions.csv")["student"])
+    assert (accuracies[0] == accuracies[1]).mean() > 0.97
+
+
+def test_seeds_print_mean_and_spread(files, teacher, tmp_path, capsys):
+    assert main(own_rows(files, teacher, tmp_path / "run", "--student-layers", 1, "--seeds", 2)) == 0
+    summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    scores = [run["student"]["test_accuracy"] for run in summary["runs"]]
+    assert [run["seed"] for run in summary["runs"]] == [42, 43]
+    assert summary["mean"]["student"] == pytest.approx(np.mean(scores))
+    assert "standard deviation" in capsys.readouterr().out
+
+
+# --- trap 31: parsing
+
+
+def test_trap_31_misspelt_arguments_suggest_the_right_one(capsys):
+    refused(capsys, ["distill", "--temparature", "3"], "--temparature", "did you mean --temperature?")
+    refused(capsys, ["distill", "--student-layer=3"], "did you mean --student-layers?")
+    refused(capsys, ["distill", "--weight_decai", "0.1"], "did you mean --weight")
+    refused(capsys, ["distill", "--recipe", "movie-snipets"], "did you mean movie-snippets?")
+    assert main(["distil"]) == 2
+    assert "did you mean distill?" in capsys.readouterr().err
+
+
+def test_trap_31_no_abbreviations(capsys):
+    refused(capsys, ["distill", "--temp", "3"], "unknown argument --temp")
+    settings, _ = arguments.run_settings(["--output", "here"])
+    assert settings.output == Path("here")
+
+
+@pytest.mark.parametrize(("text", "value"), (("false", False), ("False", False), ("true", True), ("True", True)))
+def test_trap_31_booleans_mean_what_they_say(text, value):
+    assert arguments.run_settings(["--live-teacher", text])[0].live_teacher is value
+    assert arguments.run_settings(["--train_embeddings", text])[0].recipe.train_embeddings is value
+
+
+def test_trap_31_four_and_four_point_zero_are_temperatures():
+    for text in ("4", "4.0"):
+        assert arguments.run_settings(["--temperature", text])[0].recipe.temperature == 4.0
+
+
+def test_the_articles_hyperparameters_are_understood():
+    command = "--teacher_id a/t --student_id a/s --dataset_id nyu-mll/glue --dataset_config sst2 --alpha 0.5 --temperature 3"
+    recipe = arguments.run_settings(["--recipe", "sst2", *command.split()])[0].recipe
+    assert (recipe.teacher, recipe.student, recipe.dataset_config) == ("a/t", "a/s", "sst2")
+    assert (recipe.alpha, recipe.temperature) == (0.5, 3.0)
+
+
+def test_training_arguments_can_be_given_by_their_own_name():
+    options = arguments.run_settings(["--weight_decay", "0.01", "--gradient-accumulation-steps", "2"])[0].trainer_options
+    assert options == {"weight_decay": 0.01, "gradient_accumulation_steps": 2}
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["distill", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--recipe", "--student-layers", "--temperature", "--live-teacher", "--overwrite", "--resume"):
+        assert option in text
+
+
+def test_trap_26_validation_and_test_are_different_rows():
+    """Whatever is chosen is chosen on validation rows, and only test rows are reported."""
+    from kdhelpers import data
+
+    assert data.SPLIT_SEED == 42
+    assert not MOVIE_SNIPPETS.drop_leaks
+
+
+# --- bad input, before anything is trained
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    (
+        (["--alpha", "1.5"], ["alpha", "1.5"]),
+        (["--temperature", "0"], ["temperature", "0"]),
+        (["--epochs", "0"], ["epochs", "0"]),
+        (["--batch_size", "-1"], ["batch size", "-1"]),
+        (["--precision", "int4"], ["precision", "int4"]),
+        (["--student-layers", "9"], ["9 layers", "model of 2"]),
+        (["--student", "x", "--student-layers", "1"], ["not both"]),
+        (["--seeds", "0"], ["seeds"]),
+        (["--alpha", "much"], ["alpha"]),
+        (["--train", "none.csv"], ["no file none.csv"]),
+        (["--text-column", "body"], ["no column 'body'", "sentence, label"]),
+        (["--teacher", "./nowhere"], ["no model folder at ./nowhere"]),
+    ),
+)
+def test_bad_values_stop_the_run(files, teacher, tmp_path, capsys, more, words):
+    command = own_rows(files, teacher, tmp_path / "run", *([] if "--student-layers" in more else ["--student-layers", "1"]))
+    refused(capsys, [*command, *more], *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_that_cannot_be_written(files, teacher, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    refused(capsys, own_rows(files, teacher, tmp_path / "file" / "run", "--student-layers", 1), "cannot write to")
+
+
+def test_a_folder_of_other_things_is_never_replaced(files, teacher, tmp_path, capsys):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    command = own_rows(files, teacher, tmp_path / "home", "--student-layers", 1, "--overwrite")
+    refused(capsys, command, "not a run")
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+
+
+def test_leaking_rows_stop_the_run(files, teacher, tmp_path, capsys):
+    frame = pd.concat([pd.read_csv(files / "train.csv"), pd.read_csv(files / "test.csv").head(2)])
+    frame.to_csv(tmp_path / "leaky.csv", index=False)
+    command = own_rows(files, teacher, tmp_path / "run", "--student-layers", 1, "--train", tmp_path / "leaky.csv")
+    refused(capsys, command, "2 training row(s)", "--drop-leaks")
+
+
+# --- traps 20, 21, 28: tokenizers and labels
+
+
+def swapped_vocabulary(tokenizer, a, b):
+    """A copy of the tokenizer in which two pieces have changed ids."""
+    from transformers import PreTrainedTokenizerFast
+
+    text = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = text["model"]["vocab"]
+    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    from tokenizers import Tokenizer
+
+    names = {name: getattr(tokenizer, name) for name in ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(text)), **names)
+
+
+def two_rare_pieces(tokenizer):
+    pieces = sorted(p for p in tokenizer.get_vocab() if p.isalpha() and len(p) > 2)
+    return pieces[0], pieces[-1]
+
+
+def test_trap_20_a_difference_in_a_rare_piece_is_found():
+    tokenizer = tiny_tokenizer()
+    a, b = two_rare_pieces(tokenizer)
+    other = swapped_vocabulary(tokenizer, a, b)
+    sample = " ".join(p for p in sorted(tokenizer.get_vocab()) if p.isalpha() and p not in (a, b))[:60]
+    assert tokenizer(sample)["input_ids"] == other(sample)["input_ids"], "the article's check sees nothing"
+    report = checks.compare_tokenizers(tokenizer, other)
+    assert not report.agree
+    assert "2 of" in report.problems[0]
+    assert a in report.problems[0]
+    assert "do not agree" in str(report)
+
+
+def test_trap_21_token_type_ids_do_not_make_tokenizers_differ():
+    ours, theirs = tiny_tokenizer(), tiny_tokenizer()
+    theirs.model_input_names = ["input_ids", "attention_mask"]
+    assert dict(ours("good")) != dict(theirs("good")), "the article's check is alarmed"
+    report = checks.compare_tokenizers(ours, theirs)
+    assert report.agree
+    assert "token_type_ids" in report.remarks[0]
+
+
+def test_the_position_table_limits_the_length():
+    tokenizer = tiny_tokenizer()
+    report = checks.compare_tokenizers(tokenizer, tokenizer, tiny_bert().config, tiny_distilbert().config)
+    assert report.usable_length <= tiny_bert().config.max_position_embeddings
+
+
+def test_vocabularies_that_differ_stop_the_run(files, teacher, tmp_path, capsys):
+    other = swapped_vocabulary(tiny_tokenizer(), *two_rare_pieces(tiny_tokenizer()))
+    student = save_model(tmp_path / "student", tiny_bert(layers=1), other)
+    refused(capsys, own_rows(files, teacher, tmp_path / "run", "--student", student), "tokenizer", "2 of", "another id")
+
+
+def test_trap_28_label_maps_are_ints_in_both_directions():
+    maps = models.label_maps(["no", "yes"])
+    assert maps["id2label"] == {0: "no", 1: "yes"}
+    assert maps["label2id"] == {"no": 0, "yes": 1}
+    model = tiny_bert()
+    model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 1, "yes": 0}
+    with pytest.raises(UserError, match="contradicts itself"):
+        checks.align_labels(models.LoadedModel(model, True), ["no", "yes"])
+
+
+# --- trap 27: teachers that load without a word
+
+
+def test_trap_27_another_number_of_labels(files, tmp_path, capsys):
+    teacher = save_model(tmp_path / "t", tiny_bert(labels=3), tiny_tokenizer())
+    refused(capsys, own_rows(files, teacher, tmp_path / "run", "--student-layers", 1), "has 3 labels", "the data 2")
+
+
+def test_trap_27_names_in_another_order(trained_teacher, files, tmp_path, capsys):
+    """Data whose own order is fixed (ints would not tell) against a teacher that names its labels the other way."""
+    loaded = models.LoadedModel(models.set_labels(tiny_bert(), ["good", "bad"]), True)
+    with pytest.raises(UserError, match="in another order"):
+        checks.align_labels(loaded, ["bad", "good"])
+
+
+def test_trap_27_swapped_names_are_seen_in_the_scores(trained_teacher, files, tmp_path, capsys):
+    models.set_labels(trained_teacher, ["good", "bad"])
+    teacher = save_model(tmp_path / "t", trained_teacher, tiny_tokenizer())
+    models.set_labels(trained_teacher, ["bad", "good"])
+    command = own_rows(files, teacher, tmp_path / "run", "--student-layers", 1)
+    refused(capsys, command, "look swapped", "id2label")
+    assert not (tmp_path / "run").exists()
+
+
+def test_trap_27_a_random_head_is_noticed(tmp_path):
+    folder = save_model(tmp_path / "t", tiny_bert().bert, tiny_tokenizer())
+    assert not models.load_classifier(str(folder), ["bad", "good"]).has_head
+    folder = save_model(tmp_path / "d", tiny_distilbert().distilbert, tiny_tokenizer())
+    assert not models.load_classifier(str(folder), ["bad", "good"]).has_head
+
+
+def test_trap_27_a_teacher_that_guesses_stops_the_run(files, tmp_path, capsys):
+    teacher = save_model(tmp_path / "t", models.set_labels(tiny_bert(), ["bad", "good"]), tiny_tokenizer())
+    refused(capsys, own_rows(files, teacher, tmp_path / "run", "--student-layers", 1), "no better than guessing")
+
+
+def test_damaged_weights_stop_the_run(files, teacher, tmp_path, capsys):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(teacher, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    refused(capsys, own_rows(files, broken, tmp_path / "run", "--student-layers", 1), "damaged", "broken")
+
+
+# --- trap 32, interruption, full disk
+
+
+def test_trap_32_no_secret_reaches_the_output(files, teacher, tmp_path, monkeypatch):
+    token = "hf_" + "x" * 30
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert main(own_rows(files, teacher, tmp_path / "run", "--student-layers", 1, "--no-control")) == 0
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            assert token.encode() not in path.read_bytes(), path
+
+
+def test_ctrl_c_keeps_checkpoints_and_resume_ends_as_if_unbroken(files, teacher, tmp_path):
+    def command(output, *more):
+        extra = ["--student-layers", "1", "--epochs", "40", *more]
+        return [sys.executable, "-m", "kdhelpers", *own_rows(files, teacher, output), *extra]
+
+    process = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    unfinished = tmp_path / "cut.incomplete" / "checkpoints" / "student"
+    deadline = time.monotonic() + 120
+    while not list(unfinished.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert "--resume" in error
+    assert not (tmp_path / "cut").exists()
+    resumed = subprocess.run(command(tmp_path / "cut", "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "student: going on from checkpoint" in resumed.stdout
+    assert "control: already trained" in resumed.stdout
+    assert main(command(tmp_path / "whole")[3:]) == 0
+    cut, whole = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("cut", "whole"))
+    for name in ("teacher", "control", "student"):
+        assert cut[name]["test_accuracy"] == whole[name]["test_accuracy"]
+
+
+def test_resume_needs_the_same_settings(files, teacher, tmp_path, capsys, monkeypatch):
+    refused(capsys, own_rows(files, teacher, tmp_path / "run", "--student-layers", 1, "--resume"), "nothing to resume")
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_students", stop)
+    assert main(own_rows(files, teacher, tmp_path / "run", "--student-layers", 1)) == 130
+    assert "--resume" in capsys.readouterr().err
+    command = own_rows(files, teacher, tmp_path / "run", "--student-layers", 1, "--resume", "--alpha", "0.9")
+    refused(capsys, command, "other settings")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 kB, where this machine lets us mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_the_earlier_run_stays(files, teacher, small_disk, capsys):
+    earlier = small_disk / "run"
+    earlier.mkdir()
+    (earlier / "metrics.json").write_text('{"earlier": true}')
+    refused(capsys, own_rows(files, teacher, earlier, "--student-layers", 2, "--overwrite"), "disk is full", "--resume")
+    assert json.loads((earlier / "metrics.json").read_text()) == {"earlier": True}
