@@ -33,8 +33,9 @@ def quiet() -> None:
 def start_console() -> None:
     """Send the package's messages to standard output, plain."""
     root = logging.getLogger("kdhelpers")
-    if not any(type(handler) is logging.StreamHandler for handler in root.handlers):
-        root.addHandler(logging.StreamHandler(sys.stdout))
+    for handler in [h for h in root.handlers if type(h) is logging.StreamHandler]:
+        root.removeHandler(handler)
+    root.addHandler(logging.StreamHandler(sys.stdout))
     root.setLevel(logging.INFO)
     root.propagate = False
 

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -417,10 +418,18 @@ def distill(settings: RunSettings) -> dict:
     All work is done in `<output>.incomplete`; `<output>` itself appears, or is replaced, at the very end. Raises
     UserError for what the reader can mend, before anything is trained where that can be known.
     """
-    recipe = settings.recipe
     check_settings(settings)
     work = prepare_output(settings)
-    add_log_file(work / "run.log")
+    with log_file(work / "run.log"):
+        metrics = _distill(settings, work)
+    if is_main():
+        publish(work, settings.output)
+    return metrics
+
+
+def _distill(settings: RunSettings, work: Path) -> dict:
+    """The stages of `distill`, in order, writing to `work`."""
+    recipe = settings.recipe
     log.info("recipe %s, seed %d, precision %s", recipe.name, settings.seed, choose_precision(settings.precision))
 
     known_names = models.label_names_of(recipe.teacher)
@@ -482,7 +491,6 @@ def distill(settings: RunSettings) -> dict:
     shutil.rmtree(work / "control", ignore_errors=True)
     (work / "student" / "fit.json").unlink()
     (work / "settings.json").unlink()
-    publish(work, settings.output)
     return metrics
 
 
@@ -629,13 +637,15 @@ def publish(work: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def add_log_file(path: Path) -> None:
-    """Write the package's messages to `path` too, with time stamps."""
+@contextmanager
+def log_file(path: Path):
+    """Write the package's messages to `path` too, with time stamps, for the length of a `with` block."""
     root = logging.getLogger("kdhelpers")
-    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
-        root.removeHandler(handler)
-        handler.close()
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
