@@ -1,3 +1,36 @@
-"""Helpers of the notebook series "Distilling BERT": `import kdhelpers as kd`."""
+"""Helpers of the notebook series "Distilling BERT": `import kdhelpers as kd`.
+
+Modules are loaded when they are first used, so that `kd.losses` does not wait for everything else.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+
+_MODULES = (
+    "benchmark", "check", "checks", "data", "evaluation", "logits", "losses", "machine", "models", "plots", "recipes",
+    "report", "train", "trainer", "workshop",
+)  # fmt: skip
+_FUNCTIONS = {"doctor": "machine", "compare": "evaluation", "prepare": "workshop", "show": "plots"}
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f"kdhelpers.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"kdhelpers.{_FUNCTIONS[name]}"), name)
+    raise AttributeError(f"module 'kdhelpers' has no attribute {name!r}")
+
+
+def quiet() -> None:
+    """Silence the libraries' messages that a reader can do nothing about; errors still come through."""
+    import warnings
+
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 
+from kdhelpers import quiet
 from kdhelpers.errors import UserError
 
 USAGE = """usage: python -m kdhelpers COMMAND [options]
@@ -14,20 +15,6 @@ USAGE = """usage: python -m kdhelpers COMMAND [options]
   doctor              check this machine: versions, memory, caches, Hub and AWS reach
 
 COMMAND --help says more."""
-
-
-def quiet() -> None:
-    """Silence the libraries' messages that a reader can do nothing about; errors still come through."""
-    import warnings
-
-    import datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")
 
 
 def start_console() -> None:
@@ -63,10 +50,10 @@ def _benchmark(argv: list[str]) -> None:
 
 
 def _doctor(argv: list[str]) -> None:
-    from kdhelpers import doctor
+    from kdhelpers import machine
 
     quiet()
-    doctor.main(argv)
+    machine.main(argv)
 
 
 COMMANDS = {"distill": _distill, "benchmark": _benchmark, "doctor": _doctor}
@@ -92,7 +79,9 @@ def main(argv: list[str] | None = None) -> int:
         import difflib
 
         near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        print(f"error: no command {argv[0]!r}" + (f": did you mean {near[0]}?" if near else "\n" + USAGE), file=sys.stderr)
+        print(
+            f"error: no command {argv[0]!r}" + (f": did you mean {near[0]}?" if near else "\n" + USAGE), file=sys.stderr
+        )
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -112,7 +101,8 @@ def main(argv: list[str] | None = None) -> int:
         if not disk_is_full(error):
             raise
         print(
-            "error: the disk is full; nothing of an earlier run was touched: make room, then repeat the command with --resume",
+            "error: the disk is full; nothing of an earlier run was touched: "
+            "make room, then repeat the command with --resume",
             file=sys.stderr,
         )
         return 2

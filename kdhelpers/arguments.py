@@ -20,19 +20,35 @@ class DistillArguments:
     """What `python -m kdhelpers distill` takes; an option left out means the recipe's value."""
 
     recipe: str = HfArg(default="movie-snippets", help=f"Named recipe: {', '.join(RECIPES)}.")
-    train: str | None = HfArg(default=None, help="Your training rows: .csv, .tsv, .jsonl or .parquet. Empty label or -100: unlabelled.")
-    validation: str | None = HfArg(default=None, help="Your validation rows; left out: a tenth of the labelled training rows.")
+    train: str | None = HfArg(
+        default=None, help="Your training rows: .csv, .tsv, .jsonl or .parquet. Empty label or -100: unlabelled."
+    )
+    validation: str | None = HfArg(
+        default=None, help="Your validation rows; left out: a tenth of the labelled training rows."
+    )
     test: str | None = HfArg(default=None, help="Your test rows; left out: a tenth of the labelled training rows.")
-    unlabelled: str | None = HfArg(default=None, help="More text without labels: like --train, or .txt with a text a line.")
+    unlabelled: str | None = HfArg(
+        default=None, help="More text without labels: like --train, or .txt with a text a line."
+    )
     text_column: str | None = HfArg(default=None, help="Name of the text column (default: text).")
     label_column: str | None = HfArg(default=None, help="Name of the label column (default: label).")
     dataset_id: str | None = HfArg(default=None, help="A data set on the Hugging Face Hub, e.g. nyu-mll/glue.")
     dataset_config: str | None = HfArg(default=None, help="Its configuration, e.g. sst2.")
-    teacher: str | None = HfArg(default=None, aliases=["--teacher_id", "--teacher-id"], help="Hub id or folder; a bare encoder is fine-tuned first.")
-    student: str | None = HfArg(default=None, aliases=["--student_id", "--student-id"], help="Hub id or folder of the student.")
+    teacher: str | None = HfArg(
+        default=None,
+        aliases=["--teacher_id", "--teacher-id"],
+        help="Hub id or folder; a bare encoder is fine-tuned first.",
+    )
+    student: str | None = HfArg(
+        default=None, aliases=["--student_id", "--student-id"], help="Hub id or folder of the student."
+    )
     student_layers: int | None = HfArg(default=None, help="Cut the student out of the teacher: keep this many layers.")
-    epochs: float | None = HfArg(default=None, aliases=["--num_train_epochs"], help="Passes of the student over all rows.")
-    batch_size: int | None = HfArg(default=None, aliases=["--per_device_train_batch_size"], help="Rows per process and step.")
+    epochs: float | None = HfArg(
+        default=None, aliases=["--num_train_epochs"], help="Passes of the student over all rows."
+    )
+    batch_size: int | None = HfArg(
+        default=None, aliases=["--per_device_train_batch_size"], help="Rows per process and step."
+    )
     learning_rate: float | None = HfArg(default=None, help="Peak learning rate of student and control.")
     alpha: float | None = HfArg(default=None, help="Weight of the labels' loss, 0 to 1; the rest goes to the teacher.")
     temperature: float | None = HfArg(default=None, help="Softens the logits; greater than 0.")
@@ -40,14 +56,19 @@ class DistillArguments:
     teacher_learning_rate: float | None = HfArg(default=None, help="Peak learning rate of a bare teacher.")
     max_length: int | None = HfArg(default=None, help="Longest input in word pieces.")
     train_embeddings: bool | None = HfArg(default=None, help="Train the word embeddings too (default: frozen).")
+    student_dropout: float | None = HfArg(default=None, help="Dropout of student and control in training.")
     drop_leaks: bool | None = HfArg(default=None, help="Leave out training rows that stand in validation or test.")
     seed: int = HfArg(default=42, help="Seed of the first run.")
     seeds: int = HfArg(default=1, help="How many runs, with seeds seed, seed + 1, ...; prints mean and spread.")
-    live_teacher: bool = HfArg(default=False, help="Run the teacher on every batch, as in the article, without a cache.")
+    live_teacher: bool = HfArg(
+        default=False, help="Run the teacher on every batch, as in the article, without a cache."
+    )
     no_control: bool = HfArg(default=False, help="Leave out the control that learns without a teacher.")
     precision: str = HfArg(default="auto", help=f"One of {', '.join(PRECISIONS)}.")
     output: str | None = HfArg(default=None, help="Folder for the results (default: runs/<recipe>).")
-    overwrite: bool = HfArg(default=False, help="Replace the run that the output folder holds, once the new one is done.")
+    overwrite: bool = HfArg(
+        default=False, help="Replace the run that the output folder holds, once the new one is done."
+    )
     resume: bool = HfArg(default=False, help="Go on with an interrupted run: its command, plus this.")
     checkpoints: str | None = HfArg(default=None, help="Folder for checkpoints that outlive the run.")
 
@@ -111,7 +132,8 @@ def choose_recipe(arguments: DistillArguments) -> Recipe:
     if arguments.recipe not in RECIPES:
         near = difflib.get_close_matches(arguments.recipe, RECIPES, n=1)
         raise UserError(
-            f"no recipe {arguments.recipe!r}" + (f": did you mean {near[0]}?" if near else f"; there are: {', '.join(RECIPES)}")
+            f"no recipe {arguments.recipe!r}"
+            + (f": did you mean {near[0]}?" if near else f"; there are: {', '.join(RECIPES)}")
         )
     recipe = RECIPES[arguments.recipe]
     changes = {

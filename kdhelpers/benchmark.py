@@ -29,6 +29,7 @@ class Rung:
     by_length: bool = False
     precision: str = "fp32"
     frozen_embeddings: bool = False
+    attention: str = "sdpa"  # transformers' default
     dropout: float | None = None  # None: as the model came
 
 
@@ -45,6 +46,8 @@ def training_ladder() -> list[Rung]:
         turn(f"+ {train.choose_precision('auto')}", precision=train.choose_precision("auto"))
     turn("+ word embeddings frozen", frozen_embeddings=True)
     turn("+ no dropout in the student", dropout=0.0)
+    if models.attention_here() != "sdpa":
+        turn("+ plain attention instead of the fused kernel", attention=models.attention_here())
     return rungs
 
 
@@ -52,6 +55,7 @@ def run_rung(rung: Rung, splits, teacher, tokenizer, epochs: float, batch_size: 
     """Train one student; seconds (with the teacher's logits, made anew) and test accuracy."""
     recipe = MOVIE_SNIPPETS
     rows, logits_seconds = splits["train"], 0.0
+    teacher.set_attn_implementation(rung.attention)
     with tempfile.TemporaryDirectory() as folder:
         if not rung.live_teacher:
             rows, logits_seconds = add_teacher_logits(
@@ -95,7 +99,7 @@ def run_rung(rung: Rung, splits, teacher, tokenizer, epochs: float, batch_size: 
 
 def benchmark_training(rows: int, epochs: float, batch_size: int, seed: int) -> dict:
     """The whole ladder on the default recipe's rows and teacher."""
-    settings = train.RunSettings(dataclasses.replace(MOVIE_SNIPPETS, batch_size=32), Path("unused"), seed=42)
+    settings = train.RunSettings(MOVIE_SNIPPETS, Path("unused"))
     tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
     all_rows = train.load_rows(settings, None)
     splits = train.tokenise_splits(all_rows, tokenizer, MOVIE_SNIPPETS.max_length)
@@ -142,7 +146,9 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m kdhelpers benchmark", allow_abbrev=False, description=__doc__)
     parser.error = _refuse
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    training = kinds.add_parser("training", allow_abbrev=False, help="seconds of training, from the article's way to ours")
+    training = kinds.add_parser(
+        "training", allow_abbrev=False, help="seconds of training, from the article's way to ours"
+    )
     training.error = _refuse
     training.add_argument("--rows", type=int, default=2048, help="training rows (default 2048)")
     training.add_argument("--epochs", type=float, default=3, help="passes over them (default 3)")

@@ -77,7 +77,9 @@ def compare_tokenizers(
     pieces = ours.keys() | theirs.keys()
     different = sorted((piece for piece in pieces if ours.get(piece) != theirs.get(piece)), key=lambda p: (len(p), p))
     if different:
-        shown = "; ".join(f"{p!r}: teacher {ours.get(p, 'none')}, student {theirs.get(p, 'none')}" for p in different[-3:])
+        shown = "; ".join(
+            f"{p!r}: teacher {ours.get(p, 'none')}, student {theirs.get(p, 'none')}" for p in different[-3:]
+        )
         problems.append(f"{len(different):,} of {len(pieces):,} pieces have another id or are missing, e.g. {shown}")
     for name in ("cls", "sep", "pad", "unk", "mask"):
         a, b = getattr(teacher, f"{name}_token_id", None), getattr(student, f"{name}_token_id", None)
@@ -94,9 +96,15 @@ def compare_tokenizers(
                 f"student {student.convert_ids_to_tokens(b[at : at + 3])}"
             )
             break
-    if teacher("Aa")["input_ids"] == teacher("aa")["input_ids"] and student("Aa")["input_ids"] != student("aa")["input_ids"]:
+    if (
+        teacher("Aa")["input_ids"] == teacher("aa")["input_ids"]
+        and student("Aa")["input_ids"] != student("aa")["input_ids"]
+    ):
         problems.append("the teacher lower-cases its text, the student does not")
-    if teacher("Aa")["input_ids"] != teacher("aa")["input_ids"] and student("Aa")["input_ids"] == student("aa")["input_ids"]:
+    if (
+        teacher("Aa")["input_ids"] != teacher("aa")["input_ids"]
+        and student("Aa")["input_ids"] == student("aa")["input_ids"]
+    ):
         problems.append("the student lower-cases its text, the teacher does not")
     extra = sorted(set(teacher.model_input_names) ^ set(student.model_input_names))
     if extra:
@@ -166,7 +174,9 @@ def check_teacher_quality(logits: np.ndarray, labels: np.ndarray, label_names: l
     permuted = float(confusion[said, meant].sum() / len(labels))
     facts = f"{100 * accuracy:.1f} % on {len(labels)} rows where the commonest class alone gives {100 * majority:.1f} %"
     if permuted > majority + margin and accuracy < permuted:
-        swaps = ", ".join(f"{label_names[a]!r} as {label_names[b]!r}" for a, b in zip(said, meant, strict=True) if a != b)
+        swaps = ", ".join(
+            f"{label_names[a]!r} as {label_names[b]!r}" for a, b in zip(said, meant, strict=True) if a != b
+        )
         raise UserError(
             f"the teacher's labels look swapped: it reaches {facts}, but {100 * permuted:.1f} % with {swaps}: "
             "correct id2label and label2id in its config.json"

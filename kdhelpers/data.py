@@ -237,7 +237,9 @@ def file_rows(
             tables[name] = read_file(path, text_column, label_column)
             empty = [row for row in tables[name] if row["label"] is None]
             if empty:
-                raise UserError(f"{path}: {empty[0]['where']} has no label in column {label_column!r}: only training rows may lack one")
+                raise UserError(
+                    f"{empty[0]['where']}, has no label in column {label_column!r}: only training rows may lack one"
+                )
     labelled = [row for row in tables["train"] if row["label"] is not None]
     take = min(1000, len(labelled) // 10)
     for name in ("validation", "test"):
@@ -336,7 +338,9 @@ def _decode(file: Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file} is not UTF-8: byte 0x{raw[error.start]:02x} on line {line}; save it as UTF-8") from error
+        raise UserError(
+            f"{file} is not UTF-8: byte 0x{raw[error.start]:02x} on line {line}; save it as UTF-8"
+        ) from error
 
 
 def _parse(content: str, kind: str, path: str, text_column: str) -> tuple[list[dict], int | None]:
@@ -355,12 +359,14 @@ def _parse(content: str, kind: str, path: str, text_column: str) -> tuple[list[d
                 except json.JSONDecodeError as error:
                     raise UserError(f"{path}: line {number} is not JSON ({error.msg})") from error
                 if not isinstance(record, dict):
-                    raise UserError(f"{path}: line {number} is not a JSON object like {{\"text\": ..., \"label\": ...}}")
+                    raise UserError(f'{path}: line {number} is not a JSON object like {{"text": ..., "label": ...}}')
                 records.append(record)
         return records, None
     separator = "\t" if kind == ".tsv" else ","
     try:
-        table = pd.read_csv(io.StringIO(content), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        table = pd.read_csv(
+            io.StringIO(content), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path} is not a {kind[1:]} table: {str(error).strip()}") from error
     single_lines = len(table) + 1 == len(content.splitlines())

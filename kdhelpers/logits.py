@@ -79,7 +79,9 @@ def add_teacher_logits(
     The column is cached under a fingerprint (see `logits_fingerprint`), so another teacher, tokenizer or maximum
     length never meets logits that are not its own. A cache that cannot be read is made again.
     """
-    folder = (cache or cache_home() / "logits") / logits_fingerprint(teacher, rows, tokenizer, "bf16" if bf16 else "fp32")
+    folder = (cache or cache_home() / "logits") / logits_fingerprint(
+        teacher, rows, tokenizer, "bf16" if bf16 else "fp32"
+    )
     column, seconds = _read_cached(folder, len(rows)), 0.0
     if column is None:
         started = time.perf_counter()

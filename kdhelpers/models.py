@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
@@ -24,6 +25,15 @@ class LoadedModel:
     model: PreTrainedModel
     has_head: bool
     revision: str | None = None
+
+
+def attention_here() -> str:
+    """The attention implementation that is fast on this machine.
+
+    On a CPU, for sentences of some 30 pieces, PyTorch's fused kernel is slower than the plain matrix products
+    (`benchmark training` measures it); on a GPU it is the other way round.
+    """
+    return "sdpa" if torch.accelerator.is_available() else "eager"
 
 
 def sha256_of(path: Path) -> str:
@@ -101,7 +111,9 @@ def hub_message(what: str, error: BaseException) -> str:
     elif isinstance(error, (OSError, ValueError)) and "does not appear to have a file" in str(error):
         why = "it lacks a file that is needed: " + str(error).strip().splitlines()[0]
     else:
-        why = "the Hub cannot be reached and there is no copy in the cache: check the network, or run the default recipe"
+        why = (
+            "the Hub cannot be reached and there is no copy in the cache: check the network, or run the default recipe"
+        )
     return f"cannot get {what} from the Hugging Face Hub: {why}"
 
 
@@ -138,7 +150,9 @@ def load_classifier(model_id: str, label_names: list[str] | None, what: str = "t
     model, report = _checked(
         what,
         model_id,
-        lambda: AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, **labels),
+        lambda: AutoModelForSequenceClassification.from_pretrained(
+            folder, output_loading_info=True, attn_implementation=attention_here(), **labels
+        ),
     )
     has_head = not any(key.startswith(("classifier", "pre_classifier", "score")) for key in report["missing_keys"])
     return LoadedModel(model, has_head, getattr(config, "_commit_hash", None))
@@ -196,9 +210,12 @@ def student_from_layers(parent: PreTrainedModel, layers: tuple[int, ...]) -> Pre
     in_blocks = {id(parameter) for parameter in student_blocks.parameters()}
     source = parent.state_dict()
     rest = {
-        name: source[name] for name, value in student.named_parameters(remove_duplicate=False) if id(value) not in in_blocks
+        name: source[name]
+        for name, value in student.named_parameters(remove_duplicate=False)
+        if id(value) not in in_blocks
     }
     student.load_state_dict(rest, strict=False)
+    student.set_attn_implementation(parent.config._attn_implementation)
     for block, layer in zip(student_blocks, layers, strict=True):
         block.load_state_dict(parent_blocks[layer - 1].state_dict())
     return student

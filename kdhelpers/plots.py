@@ -1,5 +1,7 @@
 """Every figure of the series: colour-blind safe (Okabe and Ito 2008), readable in grey, labelled axes with units."""
 
+import base64
+import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -27,6 +29,16 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def show(figure: Figure, alt: str) -> None:
+    """Show a figure in a notebook, with alternative text for readers who do not see it."""
+    from IPython.display import display
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    display({"image/png": picture, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
 def accuracy_against_parameters(metrics: dict) -> Figure:
     """A run's result: test accuracy with 95 % interval against millions of parameters, one mark a model."""
     figure, axis = new_figure()
@@ -52,5 +64,3 @@ def accuracy_against_parameters(metrics: dict) -> Figure:
     span = max(largest - smallest, 0.2 * largest)
     axis.set_xlim(smallest - 0.55 * span, largest + 0.2 * span)
     return figure
-
-

@@ -267,6 +267,7 @@ def finetune_teacher(settings: RunSettings, backbone: models.LoadedModel, splits
         recipe.teacher_learning_rate,
         recipe.batch_size,
         recipe.warmup,
+        recipe.train_embeddings,
         settings.seed,
         precision,
         version("torch"),
@@ -295,6 +296,8 @@ def finetune_teacher(settings: RunSettings, backbone: models.LoadedModel, splits
         has_validation=validation is not None,
         alpha=1.0,
     )
+    if not recipe.train_embeddings:
+        models.freeze_word_embeddings(backbone.model)
     set_seed(settings.seed)
     result = fit(
         "teacher", backbone.model, labelled, validation, tokenizer, arguments,
@@ -336,6 +339,13 @@ def show_progress() -> bool:
     return is_main() and sys.stderr.isatty()
 
 
+def ready_to_train(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+    """Dropout and frozen word embeddings as the recipe says, for student and control alike."""
+    if recipe.student_dropout is not None:
+        models.set_dropout(model, recipe.student_dropout)
+    return model if recipe.train_embeddings else models.freeze_word_embeddings(model)
+
+
 def build_student(settings: RunSettings, teacher: PreTrainedModel, label_names: list[str]) -> PreTrainedModel:
     """A fresh student: from its id or folder, or cut out of the teacher's layers; word embeddings frozen by default."""
     recipe = settings.recipe
@@ -347,7 +357,7 @@ def build_student(settings: RunSettings, teacher: PreTrainedModel, label_names: 
     else:
         layers = models.evenly_spaced_layers(models.num_layers(teacher), recipe.student_layers)
         student = models.student_from_layers(teacher, layers)
-    return student if recipe.train_embeddings else models.freeze_word_embeddings(student)
+    return ready_to_train(student, recipe)
 
 
 def build_control(settings: RunSettings, label_names: list[str], teacher_was_bare: bool) -> PreTrainedModel:
@@ -364,7 +374,7 @@ def build_control(settings: RunSettings, label_names: list[str], teacher_was_bar
     control = models.student_from_layers(backbone, layers)
     if not teacher_was_bare:
         models.reset_head(control)
-    return control if recipe.train_embeddings else models.freeze_word_embeddings(control)
+    return ready_to_train(control, recipe)
 
 
 def train_students(settings: RunSettings, splits, tokenizer, teacher, control, student, folder: Path, work: Path):
@@ -540,7 +550,12 @@ def score(settings, rows, test, tokenizer, fits, label_names, logits_seconds, wo
         name: predict_logits(result.model.to(device_for_inference()), test, tokenizer).argmax(-1)
         for name, result in fits.items()
     }
-    metrics = {"recipe": settings.recipe.name, "seed": settings.seed, "rows": rows.counts(), "test_rows": rows.test_name}
+    metrics = {
+        "recipe": settings.recipe.name,
+        "seed": settings.seed,
+        "rows": rows.counts(),
+        "test_rows": rows.test_name,
+    }
     for name, result in fits.items():
         scores = evaluation.classification_metrics().compute(predictions=predictions[name], references=labels)
         metrics[name] = {
@@ -608,7 +623,9 @@ def prepare_output(settings: RunSettings) -> Path:
             if not (output / "metrics.json").is_file():
                 raise UserError(f"the folder {output} holds files that are not a run: choose another --output")
             if not settings.overwrite:
-                raise UserError(f"{output} already holds a run: choose another --output, or replace it with --overwrite")
+                raise UserError(
+                    f"{output} already holds a run: choose another --output, or replace it with --overwrite"
+                )
         if settings.resume:
             if not (work / "settings.json").is_file():
                 raise UserError(f"there is nothing to resume: no unfinished run in {work}")

@@ -9,7 +9,7 @@ import torch
 
 torch.set_num_threads(1)  # tiny models are faster so
 
-from kdhelpers.__main__ import quiet  # noqa: E402
+from kdhelpers import quiet  # noqa: E402
 
 quiet()
 

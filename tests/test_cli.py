@@ -29,7 +29,9 @@ def files(tmp_path_factory):
         rows = [row for row in teachable_rows(4 * n, seed=seed) if row["text"] not in seen]
         rows = list({row["text"]: row for row in rows}.values())[:n]
         seen |= {row["text"] for row in rows}
-        frame = pd.DataFrame({"sentence": [r["text"] for r in rows], "label": [["bad", "good"][r["label"]] for r in rows]})
+        frame = pd.DataFrame(
+            {"sentence": [r["text"] for r in rows], "label": [["bad", "good"][r["label"]] for r in rows]}
+        )
         if name == "train":
             frame.loc[160:, "label"] = ""
         frame.to_csv(folder / f"{name}.csv", index=False)
@@ -87,7 +89,13 @@ def test_own_rows_end_to_end(files, teacher, tmp_path, capsys):
     assert models.num_layers(student.model) == student.model.config.num_hidden_layers == 1
     assert student.model.config.id2label == {0: "bad", 1: "good"}
     assert models.load_tokenizer(str(output / "student")).get_vocab() == tiny_tokenizer().get_vocab()
-    assert sorted(path.name for path in output.iterdir()) == ["metrics.json", "predictions.csv", "result.png", "run.log", "student"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "metrics.json",
+        "predictions.csv",
+        "result.png",
+        "run.log",
+        "student",
+    ]
     assert not Path(f"{output}.incomplete").exists()
 
     # again: the logits come from the cache; without --overwrite nothing is touched
@@ -146,7 +154,7 @@ def test_trap_31_no_abbreviations(capsys):
     assert settings.output == Path("here")
 
 
-@pytest.mark.parametrize(("text", "value"), (("false", False), ("False", False), ("true", True), ("True", True)))
+@pytest.mark.parametrize(("text", "value"), [("false", False), ("False", False), ("true", True), ("True", True)])
 def test_trap_31_booleans_mean_what_they_say(text, value):
     assert arguments.run_settings(["--live-teacher", text])[0].live_teacher is value
     assert arguments.run_settings(["--train_embeddings", text])[0].recipe.train_embeddings is value
@@ -158,14 +166,18 @@ def test_trap_31_four_and_four_point_zero_are_temperatures():
 
 
 def test_the_articles_hyperparameters_are_understood():
-    command = "--teacher_id a/t --student_id a/s --dataset_id nyu-mll/glue --dataset_config sst2 --alpha 0.5 --temperature 3"
+    command = (
+        "--teacher_id a/t --student_id a/s --dataset_id nyu-mll/glue --dataset_config sst2 --alpha 0.5 --temperature 3"
+    )
     recipe = arguments.run_settings(["--recipe", "sst2", *command.split()])[0].recipe
     assert (recipe.teacher, recipe.student, recipe.dataset_config) == ("a/t", "a/s", "sst2")
     assert (recipe.alpha, recipe.temperature) == (0.5, 3.0)
 
 
 def test_training_arguments_can_be_given_by_their_own_name():
-    options = arguments.run_settings(["--weight_decay", "0.01", "--gradient-accumulation-steps", "2"])[0].trainer_options
+    options = arguments.run_settings(["--weight_decay", "0.01", "--gradient-accumulation-steps", "2"])[
+        0
+    ].trainer_options
     assert options == {"weight_decay": 0.01, "gradient_accumulation_steps": 2}
 
 
@@ -191,7 +203,7 @@ def test_trap_26_validation_and_test_are_different_rows():
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    (
+    [
         (["--alpha", "1.5"], ["alpha", "1.5"]),
         (["--temperature", "0"], ["temperature", "0"]),
         (["--epochs", "0"], ["epochs", "0"]),
@@ -204,10 +216,12 @@ def test_trap_26_validation_and_test_are_different_rows():
         (["--train", "none.csv"], ["no file none.csv"]),
         (["--text-column", "body"], ["no column 'body'", "sentence, label"]),
         (["--teacher", "./nowhere"], ["no model folder at ./nowhere"]),
-    ),
+    ],
 )
 def test_bad_values_stop_the_run(files, teacher, tmp_path, capsys, more, words):
-    command = own_rows(files, teacher, tmp_path / "run", *([] if "--student-layers" in more else ["--student-layers", "1"]))
+    command = own_rows(
+        files, teacher, tmp_path / "run", *([] if "--student-layers" in more else ["--student-layers", "1"])
+    )
     refused(capsys, [*command, *more], *words)
     assert not (tmp_path / "run").exists()
 
@@ -244,7 +258,9 @@ def swapped_vocabulary(tokenizer, a, b):
     vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
     from tokenizers import Tokenizer
 
-    names = {name: getattr(tokenizer, name) for name in ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")}
+    names = {
+        name: getattr(tokenizer, name) for name in ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
+    }
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(text)), **names)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -42,7 +43,7 @@ def fake_pip(monkeypatch, tmp_path):
     def run(command, **kwargs):
         calls.append(command)
         folder = command[command.index("--dest") + 1]
-        wanted = open(command[command.index("--requirement") + 1], encoding="utf-8").read()
+        wanted = Path(command[command.index("--requirement") + 1]).read_text(encoding="utf-8")
         assert "--require-hashes" in command
         assert data.SNIPPETS_PACKAGE_SHA256 in wanted
         with open(f"{folder}/vaderSentiment-3.3.2.tar.gz", "wb") as file:
@@ -60,7 +61,7 @@ def test_snippets_are_fetched_once(fake_pip):
     assert len(data.read_movie_snippets()) == 62
 
 
-@pytest.mark.parametrize("damage", (b"", SNIPPETS.encode()[:100], b"something else"))
+@pytest.mark.parametrize("damage", [b"", SNIPPETS.encode()[:100], b"something else"])
 def test_a_damaged_cache_is_replaced(fake_pip, damage):
     path = data.fetch_movie_snippets()
     path.write_bytes(damage)
@@ -72,7 +73,9 @@ def test_a_failed_download_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("KD_HOME", str(tmp_path))
     answer = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
     monkeypatch.setattr(data.subprocess, "run", lambda *args, **kwargs: answer)
-    with pytest.raises(UserError, match="cannot download the movie snippets.*No matching distribution.*KD_HOME") as caught:
+    with pytest.raises(
+        UserError, match="cannot download the movie snippets.*No matching distribution.*KD_HOME"
+    ) as caught:
         data.fetch_movie_snippets()
     assert "\n" not in str(caught.value)
 
@@ -102,7 +105,10 @@ def test_movie_snippets_are_split_as_promised(fake_pip):
     assert data.movie_snippets(20, 10, 10).splits["test"]["id"] == rows.splits["test"]["id"], "the split is fixed"
     ratings = {row["id"]: row["rating"] for row in data.read_movie_snippets()}
     for split in rows.splits.values():
-        assert all(label in (data.UNLABELLED, int(ratings[i] > 0)) for i, label in zip(split["id"], split["label"], strict=True))
+        assert all(
+            label in (data.UNLABELLED, int(ratings[i] > 0))
+            for i, label in zip(split["id"], split["label"], strict=True)
+        )
 
 
 def test_trap_25_nothing_held_out_is_in_training(fake_pip):
@@ -136,7 +142,9 @@ def test_trap_24_hidden_labels_are_refused_for_scoring():
 
 
 def table(n=40, labels=("bad", "good")):
-    return pd.DataFrame({"sentence": [f"sentence number {i}" for i in range(n)], "label": [labels[i % len(labels)] for i in range(n)]})
+    return pd.DataFrame(
+        {"sentence": [f"sentence number {i}" for i in range(n)], "label": [labels[i % len(labels)] for i in range(n)]}
+    )
 
 
 WRITERS = {
@@ -148,7 +156,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("labels", (("bad", "good"), (0, 1), ("poor", "fair", "fine"), (1, 2, 10)))
+@pytest.mark.parametrize("labels", [("bad", "good"), (0, 1), ("poor", "fair", "fine"), (1, 2, 10)])
 def test_every_kind_of_file_and_label(tmp_path, kind, labels):
     path = tmp_path / f"train.{kind}"
     WRITERS[kind](table(labels=labels), path)

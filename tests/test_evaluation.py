@@ -98,7 +98,14 @@ def metrics():
 
 def test_the_table_says_what_was_measured(metrics, tmp_path):
     text = "\n".join(report.result_lines(metrics, tmp_path))
-    for wanted in ("22,713,986", "83.0 %", "81.0 to 85.0", "2,000 labels + 6,000 texts", "98.8 %", "Verdict: the student"):
+    for wanted in (
+        "22,713,986",
+        "83.0 %",
+        "81.0 to 85.0",
+        "2,000 labels + 6,000 texts",
+        "98.8 %",
+        "Verdict: the student",
+    ):
         assert wanted in text
 
 

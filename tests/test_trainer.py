@@ -13,7 +13,14 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import DataCollatorWithPadding, HfArgumentParser, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    DataCollatorWithPadding,
+    HfArgumentParser,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from kdhelpers import models, train
@@ -109,7 +116,7 @@ def test_trap_08_no_teacher_parameter_moves(student, rows, tokenizer, tmp_path):
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-@pytest.mark.parametrize("use_teacher_column", (True, False))
+@pytest.mark.parametrize("use_teacher_column", [True, False])
 def test_trap_10_accumulation_changes_nothing(rows, tokenizer, tmp_path, use_teacher_column):
     """One step on 8 rows at once, and on 4 micro-batches of 2: same loss, same weights."""
     weights, losses = [], []
@@ -196,7 +203,7 @@ def test_trap_14_a_checkpoint_holds_the_student_alone(rows, tokenizer, tmp_path)
     assert loaded.config.num_hidden_layers == models.num_layers(loaded) == 2
 
 
-@pytest.mark.parametrize("by_length", (False, True))
+@pytest.mark.parametrize("by_length", [False, True])
 def test_trap_15_killed_and_resumed_is_never_interrupted(rows, tokenizer, tmp_path, by_length):
     """Stopped in the middle of the second epoch; dropout stays on, so the random states must come back too."""
 
@@ -244,7 +251,7 @@ def test_trap_16_they_reach_the_saved_arguments(student, rows, tokenizer, tmp_pa
     assert (saved.alpha, saved.temperature) == (0.25, 4.0)
 
 
-@pytest.mark.parametrize(("name", "value"), (("alpha", 2), ("alpha", -0.5), ("temperature", 0)))
+@pytest.mark.parametrize(("name", "value"), [("alpha", 2), ("alpha", -0.5), ("temperature", 0)])
 def test_trap_16_nonsense_is_refused_at_once(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name}.*{value}"):
         arguments(tmp_path, **{name: value})

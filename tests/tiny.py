@@ -15,10 +15,8 @@ from transformers import (
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 GOOD, BAD = ["good", "great", "fine", "lovely"], ["bad", "awful", "poor", "dull"]
-FILLER = (
-    "the a this that film story actor scene music plot ending camera voice light town river train winter garden letter "
-    "was is felt seemed looked sounded quite rather very almost never always here there again today"
-).split()
+FILLER = """the a this that film story actor scene music plot ending camera voice light town river train winter garden
+letter was is felt seemed looked sounded quite rather very almost never always here there again today""".split()
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789.,!?'"]
 VOCABULARY = [*SPECIAL, *GOOD, *BAD, *FILLER, *LETTERS, *("##" + letter for letter in LETTERS)]
 

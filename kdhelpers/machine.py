@@ -26,7 +26,9 @@ class Finding:
 
 def _python() -> Finding:
     good = sys.version_info >= (3, 11)
-    return Finding("ok" if good else "missing", "Python", platform.python_version() + ("" if good else ": 3.11 or newer is needed"))
+    return Finding(
+        "ok" if good else "missing", "Python", platform.python_version() + ("" if good else ": 3.11 or newer is needed")
+    )
 
 
 def _packages() -> Finding:
@@ -54,12 +56,16 @@ def _machine() -> list[Finding]:
     from kdhelpers.train import choose_precision
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    findings = [Finding("ok" if cores > 1 else "note", "cores", f"{cores}, {torch.get_num_threads()} threads for PyTorch")]
+    findings = [
+        Finding("ok" if cores > 1 else "note", "cores", f"{cores}, {torch.get_num_threads()} threads for PyTorch")
+    ]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         enough = memory >= 3.5
         findings.append(
-            Finding("ok" if enough else "note", "memory", f"{memory:.0f} GiB" + ("" if enough else ": 4 GiB are wanted"))
+            Finding(
+                "ok" if enough else "note", "memory", f"{memory:.0f} GiB" + ("" if enough else ": 4 GiB are wanted")
+            )
         )
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "CPU"
     precision = choose_precision("auto")
@@ -76,15 +82,25 @@ def _caches() -> list[Finding]:
         backbone = Finding("ok", "backbone", "MiniLM-L6-H384 is installed and whole")
     except UserError as error:
         backbone = Finding("missing", "backbone", str(error))
-    text = "movie snippets are cached" if snippets else "movie snippets are not cached: the first run fetches 2.5 MB with pip"
+    text = (
+        "movie snippets are cached"
+        if snippets
+        else "movie snippets are not cached: the first run fetches 2.5 MB with pip"
+    )
     kept = {kind: len(list((home / kind).glob("[!.]*"))) for kind in ("teachers", "logits")}
     place = home if home.exists() else home.parent if home.parent.exists() else Path.home()
     free = shutil.disk_usage(place).free / 2**30
     return [
         backbone,
         Finding("ok" if snippets else "note", "data", text),
-        Finding("ok", "cache", f"{kept['teachers']} fine-tuned teachers, {kept['logits']} sets of logits ($KD_HOME moves it)"),
-        Finding("ok" if free > 3 else "note", "disk", f"{free:.0f} GiB free" + ("" if free > 3 else ": 3 GiB are wanted")),
+        Finding(
+            "ok",
+            "cache",
+            f"{kept['teachers']} fine-tuned teachers, {kept['logits']} sets of logits ($KD_HOME moves it)",
+        ),
+        Finding(
+            "ok" if free > 3 else "note", "disk", f"{free:.0f} GiB free" + ("" if free > 3 else ": 3 GiB are wanted")
+        ),
     ]
 
 
@@ -98,8 +114,16 @@ def _reach() -> list[Finding]:
         hub = Finding("ok", "Hub", "reached: --recipe sst2 and hub models will load")
     except (OSError, ValueError):
         hub = Finding("note", "Hub", "not reached: the default recipe runs, --recipe sst2 and hub models do not")
-    here = os.environ.get("AWS_ACCESS_KEY_ID") or os.environ.get("AWS_PROFILE") or (Path.home() / ".aws" / "credentials").is_file()
-    aws = Finding("ok" if here else "note", "AWS", "credentials found" if here else "no credentials: all but a launch on SageMaker works")
+    here = (
+        os.environ.get("AWS_ACCESS_KEY_ID")
+        or os.environ.get("AWS_PROFILE")
+        or (Path.home() / ".aws" / "credentials").is_file()
+    )
+    aws = Finding(
+        "ok" if here else "note",
+        "AWS",
+        "credentials found" if here else "no credentials: all but a launch on SageMaker works",
+    )
     return [hub, aws]
 
 
