@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from kdhelpers.data import Rows, drop_rows, leaking_rows
 from kdhelpers.errors import UserError
@@ -114,6 +116,31 @@ def compare_tokenizers(
         remarks.append(f"the teacher reads up to {limits[0]} pieces, the student {limits[1]}: the smaller counts")
     return TokenizerReport(
         len(ours), len(theirs), vocabulary_hash(teacher), vocabulary_hash(student), min(limits), problems, remarks
+    )
+
+
+def swap_pieces(tokenizer, a: str, b: str):
+    """A copy of a tokenizer in which two pieces have changed ids: the smallest mismatch there is."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    return _rebuilt(tokenizer, state)
+
+
+def cased(tokenizer):
+    """A copy of a tokenizer that no longer lower-cases its text, over the same vocabulary."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["normalizer"]["lowercase"] = False
+    return _rebuilt(tokenizer, state)
+
+
+def _rebuilt(tokenizer, state: dict):
+    special = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+        **{name: getattr(tokenizer, name) for name in special},
     )
 
 

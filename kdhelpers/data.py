@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import logging
 import math
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from kdhelpers.errors import UserError
 from kdhelpers.losses import UNLABELLED
+
+log = logging.getLogger(__name__)
 
 SNIPPETS_PACKAGE = "vaderSentiment==3.3.2"
 SNIPPETS_PACKAGE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -164,6 +168,7 @@ def hub_rows(dataset_id: str, config: str | None, text_column: str, label_column
 
     from kdhelpers.models import hub_message
 
+    log.info("asking the Hugging Face Hub for the data set %s", dataset_id)
     try:
         raw = load_dataset(dataset_id, config)
         revision = _dataset_revision(raw)
@@ -195,10 +200,11 @@ def hub_rows(dataset_id: str, config: str | None, text_column: str, label_column
 
 
 def _dataset_revision(raw: DatasetDict) -> str | None:
-    """The commit that the rows came from, as datasets writes it into its download record."""
-    for source in raw["train"].info.download_checksums or {}:
-        if "@" in source:
-            return source.split("@")[1].split("/")[0]
+    """The commit that the rows came from; datasets names its cache folder after it."""
+    for file in raw["train"].cache_files:
+        commits = [part for part in Path(file["filename"]).parts if re.fullmatch("[0-9a-f]{40}", part)]
+        if commits:
+            return commits[-1]
     return None
 
 
@@ -402,6 +408,18 @@ def drop_rows(rows: Dataset, indices: list[int]) -> Dataset:
     """All rows but these."""
     unwanted = set(indices)
     return rows.select([index for index in range(len(rows)) if index not in unwanted])
+
+
+def join_rows(first: Dataset, second: Dataset) -> Dataset:
+    """One table after the other."""
+    return concatenate_datasets([first, second])
+
+
+def padding_share(lengths: list[int], batch_size: int) -> float:
+    """Share of slots that are padding when consecutive rows form batches, each padded to its own longest row."""
+    starts = range(0, len(lengths), batch_size)
+    slots = sum(len(lengths[i : i + batch_size]) * max(lengths[i : i + batch_size]) for i in starts)
+    return 1 - sum(lengths) / slots
 
 
 def tokenise_batch(batch: dict, tokenizer, max_length: int) -> dict:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
@@ -98,6 +99,8 @@ def hub_message(what: str, error: BaseException) -> str:
     while chain is not None and status is None:
         status = getattr(getattr(chain, "response", None), "status_code", None)
         chain = chain.__cause__ or chain.__context__
+    if "doesn't exist on the Hub" in str(error):  # datasets' own error for a 404 keeps no status
+        status = 404
     reasons = {
         401: "it does not exist or needs a login (hf auth login): check the spelling",
         403: "access is refused: ask for it on the model's page and log in (hf auth login)",
@@ -125,6 +128,14 @@ def load_tokenizer(model_id: str):
 def load_config(model_id: str):
     """The model's config. Raises UserError where it cannot be had."""
     return _checked("config of", model_id, lambda: AutoConfig.from_pretrained(locate(model_id)))
+
+
+def hub_revision(model_id: str) -> str | None:
+    """The commit that a hub model came from, read off the Hub's cache; None for a local folder."""
+    if Path(locate(model_id)).is_dir():
+        return None
+    cached = try_to_load_from_cache(model_id, "config.json")
+    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def label_names_of(model_id: str) -> list[str] | None:
@@ -155,7 +166,7 @@ def load_classifier(model_id: str, label_names: list[str] | None, what: str = "t
         ),
     )
     has_head = not any(key.startswith(("classifier", "pre_classifier", "score")) for key in report["missing_keys"])
-    return LoadedModel(model, has_head, getattr(config, "_commit_hash", None))
+    return LoadedModel(model, has_head, hub_revision(model_id))
 
 
 def label_maps(label_names: list[str]) -> dict:

@@ -39,6 +39,45 @@ def show(figure: Figure, alt: str) -> None:
     display({"image/png": picture, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
 
 
+def _labelled_bars(axis, names: list[str], values: list[float], unit: str = "%") -> None:
+    """Bars with their numbers on top."""
+    bars = axis.bar(names, values, color=COLOURS["teacher"], width=0.6)
+    axis.bar_label(bars, labels=[f"{value:.0f} {unit}" for value in values], padding=3, fontsize=11)
+    axis.set_ylim(0, 1.15 * max(values))
+
+
+def unknown_words(counts: list[int]) -> Figure:
+    """Share of snippets by how many of their words became [UNK]."""
+    figure, axis = new_figure(height=3.4)
+    groups = {"none": 0, "one": 1, "two": 2, "three": 3}
+    shares = [100 * sum(n == k for n in counts) / len(counts) for k in groups.values()]
+    shares.append(100 * sum(n > 3 for n in counts) / len(counts))
+    _labelled_bars(axis, [*groups, "four or more"], shares)
+    axis.set_xlabel("words of the snippet that became [UNK]")
+    axis.set_ylabel("share of snippets (%)")
+    return figure
+
+
+def rating_histogram(ratings: list[float], neutral_below: float) -> Figure:
+    """Mean ratings, with the neutral ones in a grey band."""
+    figure, axis = new_figure(height=3.4)
+    axis.hist(ratings, bins=48, range=(-4, 4), color=COLOURS["teacher"], edgecolor="white", linewidth=0.5)
+    axis.axvspan(-neutral_below, neutral_below, color="#999999", alpha=0.45, zorder=3)
+    axis.annotate("neutral:\nleft out", (0, axis.get_ylim()[1] * 0.97), ha="center", va="top", fontsize=11, zorder=4)
+    axis.set_xlabel("mean rating of 20 people (-4 awful, +4 wonderful)")
+    axis.set_ylabel("snippets")
+    return figure
+
+
+def padding_bars(shares: dict[str, float]) -> Figure:
+    """Share of padding for several ways to fill a batch."""
+    figure, axis = new_figure(height=3.4)
+    _labelled_bars(axis, list(shares), [100 * share for share in shares.values()])
+    axis.set_xlabel("how batches are filled")
+    axis.set_ylabel("padding (% of all slots)")
+    return figure
+
+
 def accuracy_against_parameters(metrics: dict) -> Figure:
     """A run's result: test accuracy with 95 % interval against millions of parameters, one mark a model."""
     figure, axis = new_figure()

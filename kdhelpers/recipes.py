@@ -37,7 +37,7 @@ MOVIE_SNIPPETS = Recipe(
     data="movie-snippets",
     teacher="minilm-l6-h384",
     student_layers=3,
-    learning_rate=2e-4,
+    learning_rate=3e-4,
     student_dropout=0.0,
 )
 

@@ -492,7 +492,7 @@ def _distill(settings: RunSettings, work: Path) -> dict:
     metrics = score(settings, rows, splits["test"], tokenizer, fits, label_names, logits_seconds, work)
     metrics["revisions"] = {
         "teacher": teacher_loaded.revision,
-        "student": getattr(student_config, "_commit_hash", None),
+        "student": models.hub_revision(recipe.student) if recipe.student else None,
         "dataset": rows.revision,
     }
     data.write_atomically(work / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())

@@ -249,21 +249,6 @@ def test_leaking_rows_stop_the_run(files, teacher, tmp_path, capsys):
 # --- traps 20, 21, 28: tokenizers and labels
 
 
-def swapped_vocabulary(tokenizer, a, b):
-    """A copy of the tokenizer in which two pieces have changed ids."""
-    from transformers import PreTrainedTokenizerFast
-
-    text = json.loads(tokenizer.backend_tokenizer.to_str())
-    vocabulary = text["model"]["vocab"]
-    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
-    from tokenizers import Tokenizer
-
-    names = {
-        name: getattr(tokenizer, name) for name in ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
-    }
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(text)), **names)
-
-
 def two_rare_pieces(tokenizer):
     pieces = sorted(p for p in tokenizer.get_vocab() if p.isalpha() and len(p) > 2)
     return pieces[0], pieces[-1]
@@ -272,7 +257,7 @@ def two_rare_pieces(tokenizer):
 def test_trap_20_a_difference_in_a_rare_piece_is_found():
     tokenizer = tiny_tokenizer()
     a, b = two_rare_pieces(tokenizer)
-    other = swapped_vocabulary(tokenizer, a, b)
+    other = checks.swap_pieces(tokenizer, a, b)
     sample = " ".join(p for p in sorted(tokenizer.get_vocab()) if p.isalpha() and p not in (a, b))[:60]
     assert tokenizer(sample)["input_ids"] == other(sample)["input_ids"], "the article's check sees nothing"
     report = checks.compare_tokenizers(tokenizer, other)
@@ -298,7 +283,7 @@ def test_the_position_table_limits_the_length():
 
 
 def test_vocabularies_that_differ_stop_the_run(files, teacher, tmp_path, capsys):
-    other = swapped_vocabulary(tiny_tokenizer(), *two_rare_pieces(tiny_tokenizer()))
+    other = checks.swap_pieces(tiny_tokenizer(), *two_rare_pieces(tiny_tokenizer()))
     student = save_model(tmp_path / "student", tiny_bert(layers=1), other)
     refused(capsys, own_rows(files, teacher, tmp_path / "run", "--student", student), "tokenizer", "2 of", "another id")
 

@@ -1,0 +1,113 @@
+"""Answers to the exercises. Each check prints one of three things and never raises:
+
+passed; not yet, with what is wrong; not attempted (the answer is still `...`).
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from kdhelpers import checks, losses, models
+
+
+def _judge(answer, judge: Callable[[object], str | None]) -> None:
+    """Print the verdict; `judge` gives back what is wrong, or None."""
+    if answer is ...:
+        print("not attempted: put your answer in place of the ... and run the cell again")
+        return
+    try:
+        wrong = judge(answer)
+    except Exception as error:  # a reader's half-finished function may raise anything
+        wrong = f"your answer raised {type(error).__name__}: {error}"
+    print("passed" if wrong is None else f"not yet: {wrong}")
+
+
+def embedding_share(answer: float) -> None:
+    """00: the share of the 3-layer student's parameters that are word embeddings."""
+
+    def judge(share):
+        teacher = models.load_classifier(models.EMBEDDED_BACKBONE, ["negative", "positive"]).model
+        student = models.student_from_layers(teacher, (2, 4, 6))
+        table = student.get_input_embeddings().weight.numel()
+        right = table / models.count_parameters(student)
+        if abs(share - 100 * right) < 1:
+            return "that is a percentage; give a share between 0 and 1"
+        if abs(share - table / models.count_parameters(teacher)) < 0.005:
+            return "that is the table's share of the teacher; divide by the student's parameters"
+        return None if abs(share - right) < 0.005 else f"the table has {table:,} of the student's parameters"
+
+    _judge(answer, judge)
+
+
+def read_differently(answer: Callable) -> None:
+    """01: a function (teacher_tokenizer, student_tokenizer, texts) -> the texts whose ids differ."""
+
+    def judge(function):
+        tokenizer = models.load_tokenizer(models.EMBEDDED_BACKBONE)
+        other = checks.swap_pieces(tokenizer, "zebra", "moth")
+        silent = models.load_tokenizer(models.EMBEDDED_BACKBONE)
+        silent.model_input_names = ["input_ids", "attention_mask"]
+        texts = ["a plain film", "a zebra and a moth", "a long " * 600]
+        if list(function(tokenizer, silent, texts)):
+            return "tokenizers that differ only in token_type_ids read every text alike; compare the input_ids"
+        found = list(function(tokenizer, other, texts))
+        if not found:
+            return "'a zebra and a moth' is read differently and was not found"
+        return None if found == [texts[1]] else f"expected [{texts[1]!r}], got {found!r}"
+
+    _judge(answer, judge)
+
+
+def padding_share(answer: Callable) -> None:
+    """02: a function (lengths, batch_size) -> share of slots that are padding, each batch padded to its longest."""
+
+    def judge(function):
+        lengths = [4, 8, 2, 2, 6]
+        right = 1 - sum(lengths) / (8 * 2 + 2 * 2 + 6)
+        got = function(lengths, 2)
+        if abs(got - (1 - sum(lengths) / (8 * 5))) < 1e-6:
+            return "that pads every row to the longest of all; each batch is padded to its own longest"
+        if abs(got - (1 - right)) < 1e-6:
+            return "that is the share that is text; padding is the rest"
+        return (
+            None
+            if abs(got - right) < 1e-6
+            else f"for lengths {lengths} in batches of 2: expected {right:.3f}, got {got:.3f}"
+        )
+
+    _judge(answer, judge)
+
+
+def expected_calibration_error(answer: Callable) -> None:
+    """03: a function (confidence, correct) -> mean confidence minus accuracy, as a fraction."""
+
+    def judge(function):
+        confidence, correct = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([True, True, False, False])
+        got = float(function(confidence.numpy(), correct.numpy()))
+        if abs(got + 0.25) < 1e-6:
+            return "the sign: an overconfident model has more confidence than accuracy, and a positive gap"
+        return (
+            None if abs(got - 0.25) < 1e-6 else f"mean confidence is 0.75, accuracy 0.50: expected 0.25, got {got:.3f}"
+        )
+
+    _judge(answer, judge)
+
+
+def distillation_loss(answer: Callable) -> None:
+    """04: a function (student_logits, teacher_logits, labels, alpha, temperature) -> loss."""
+
+    def judge(function):
+        generator = torch.Generator().manual_seed(0)
+        student, teacher = (3 * torch.randn(8, 3, generator=generator) for _ in range(2))
+        labels = torch.arange(8) % 3
+        right = losses.distillation_loss(student, teacher, labels, alpha=0.3, temperature=4.0)
+        got = function(student, teacher, labels, 0.3, 4.0)
+        soft = losses.soft_target_loss(student, teacher, 4.0)
+        hard = losses.hard_label_loss(student, labels)
+        if torch.isclose(got, 0.3 * hard + 0.7 * soft / 16, rtol=1e-4):
+            return "T^2 is missing: at T = 4 the teacher counts 16 times too little"
+        if torch.isclose(got, 0.7 * hard + 0.3 * soft, rtol=1e-4):
+            return "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places"
+        return None if torch.isclose(got, right, rtol=1e-4) else f"expected {right:.4f}, got {float(got):.4f}"
+
+    _judge(answer, judge)
