@@ -56,7 +56,7 @@ class DistillArguments:
     teacher_learning_rate: float | None = HfArg(default=None, help="Peak learning rate of a bare teacher.")
     max_length: int | None = HfArg(default=None, help="Longest input in word pieces.")
     train_embeddings: bool | None = HfArg(default=None, help="Train the word embeddings too (default: frozen).")
-    student_dropout: float | None = HfArg(default=None, help="Dropout of student and control in training.")
+    dropout: float | None = HfArg(default=None, help="Dropout in training, of every model trained here.")
     drop_leaks: bool | None = HfArg(default=None, help="Leave out training rows that stand in validation or test.")
     seed: int = HfArg(default=42, help="Seed of the first run.")
     seeds: int = HfArg(default=1, help="How many runs, with seeds seed, seed + 1, ...; prints mean and spread.")

@@ -78,7 +78,7 @@ def padding_share(answer: Callable) -> None:
     _judge(answer, judge)
 
 
-def expected_calibration_error(answer: Callable) -> None:
+def calibration_gap(answer: Callable) -> None:
     """03: a function (confidence, correct) -> mean confidence minus accuracy, as a fraction."""
 
     def judge(function):

@@ -4,7 +4,12 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
+import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from kdhelpers.losses import soft_targets
 
 COLOURS = {"teacher": "#0072B2", "control": "#E69F00", "student": "#009E73"}
 MARKERS = {"teacher": "s", "control": "^", "student": "o"}
@@ -75,6 +80,92 @@ def padding_bars(shares: dict[str, float]) -> Figure:
     _labelled_bars(axis, list(shares), [100 * share for share in shares.values()])
     axis.set_xlabel("how batches are filled")
     axis.set_ylabel("padding (% of all slots)")
+    return figure
+
+
+def _direct_labels(axis, xs, curves: dict[str, list[float]], colours: list[str], markers: str = "os^D") -> None:
+    """Lines with a marker each and their name at the right end, so that no legend has to be matched by colour."""
+    for (name, values), colour, marker in zip(curves.items(), colours, markers, strict=False):
+        axis.plot(xs, values, color=colour, marker=marker, markersize=6, linewidth=2)
+        axis.annotate(
+            name, (xs[-1], values[-1]), xytext=(8, 0), textcoords="offset points", va="center", color=colour,
+        )  # fmt: skip
+
+
+def soft_targets_over_temperature(logits, temperatures=(1, 1.5, 2, 3, 4, 6, 8)) -> Figure:
+    """The leading class's probability against T, for rows at four quantiles of the teacher's confidence."""
+    margin = np.abs(logits[:, 1] - logits[:, 0])
+    rows = [np.argsort(margin)[int(q * (len(margin) - 1))] for q in (0.99, 0.5, 0.15, 0.03)]
+    names = ("among the surest", "middling", "rather unsure", "among the least sure")
+    tensor = torch.as_tensor(logits)
+    curves = {
+        name: [100 * float(soft_targets(tensor[row], t).max()) for t in temperatures]
+        for name, row in zip(names, rows, strict=True)
+    }
+    figure, axis = new_figure(width=7.4)
+    _direct_labels(axis, temperatures, curves, ["#0072B2", "#D55E00", "#009E73", "#000000"])
+    axis.set_xlim(0.8, 11.5)
+    axis.set_xticks([1, 2, 4, 6, 8])
+    axis.set_xlabel("temperature T")
+    axis.set_ylabel("probability of the leading class (%)")
+    return figure
+
+
+def reliability(confidence, correct, bins: int = 8) -> Figure:
+    """How often a model is right against how sure it says it is (Guo et al. 2017); bins hold equally many rows."""
+    order = np.argsort(confidence)
+    groups = np.array_split(order, bins)
+    said = [100 * confidence[group].mean() for group in groups]
+    was = [100 * correct[group].mean() for group in groups]
+    figure, axis = new_figure(width=5.2, height=4.6)
+    axis.plot([50, 100], [50, 100], color="#555555", linestyle="--", linewidth=1.2)
+    axis.annotate("as sure as right", (62, 62), rotation=41, ha="center", va="bottom", fontsize=10, color="#555555")
+    axis.plot(said, was, color=COLOURS["teacher"], marker="s", markersize=7, linewidth=2)
+    axis.set_xlabel("confidence (%)")
+    axis.set_ylabel("how often right (%)")
+    return figure
+
+
+def gradient_over_temperature(temperatures, with_square, without_square) -> Figure:
+    """The size of the student's gradient against T, with and without the factor T^2; both axes logarithmic."""
+    figure, axis = new_figure(width=7.0)
+    curves = {"with T\u00b2": with_square, "without T\u00b2": without_square}
+    _direct_labels(axis, temperatures, curves, ["#0072B2", "#D55E00"])
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xticks([1, 2, 4, 10, 20], ["1", "2", "4", "10", "20"])
+    axis.minorticks_off()
+    axis.set_xlim(0.9, 42)
+    axis.set_xlabel("temperature T")
+    axis.set_ylabel("gradient norm (no unit)")
+    return figure
+
+
+def the_way() -> Figure:
+    """The whole series on one figure: what flows from rows to a small, fast student."""
+    figure = Figure(figsize=(9.0, 3.2), layout="constrained", dpi=120)
+    axis = figure.subplots()
+    axis.set_axis_off()
+    axis.set_xlim(0, 10)
+    axis.set_ylim(0, 3.2)
+    boxes = {
+        "rows": (0.1, 1.2, "text, few labels\n(01, 02)"),
+        "teacher": (2.6, 2.1, "teacher\nfine-tuned (03)"),
+        "logits": (5.1, 2.1, "its logits on\nall text (04)"),
+        "student": (7.8, 1.2, "student\nsmall (04)"),
+        "control": (5.1, 0.2, "control, labels\nonly (05)"),
+    }
+    for x, y, text in boxes.values():
+        axis.add_patch(
+            FancyBboxPatch((x, y), 1.9, 0.8, boxstyle="round,pad=0.06", facecolor="#EAF3F8", edgecolor="#0072B2")
+        )
+        axis.text(x + 0.95, y + 0.4, text, ha="center", va="center", fontsize=11)
+    arrow = {"arrowstyle": "-|>", "color": "#333333", "linewidth": 1.5}
+    ways = [((2.1, 1.8), (2.5, 2.3)), ((4.6, 2.5), (5.0, 2.5)), ((7.1, 2.4), (7.7, 1.9)), ((2.1, 1.4), (5.0, 0.6))]
+    for start, end in ways:
+        axis.annotate("", xy=end, xytext=start, arrowprops=arrow)
+    axis.annotate("", xy=(7.7, 1.3), xytext=(7.1, 0.7), arrowprops=arrow | {"linestyle": "--", "arrowstyle": "<|-|>"})
+    axis.text(7.55, 0.62, "did the teacher\nhelp? (05)", fontsize=10, ha="left", va="center", style="italic")
     return figure
 
 

@@ -18,7 +18,7 @@ class Recipe:
     label_column: str = "label"
     max_length: int = 128  # word pieces, [CLS] and [SEP] included
     # the teacher's fine-tuning, where it comes as a bare encoder
-    teacher_epochs: float = 4
+    teacher_epochs: float = 3
     teacher_learning_rate: float = 5e-5
     # the students' training
     epochs: float = 3
@@ -28,7 +28,7 @@ class Recipe:
     temperature: float = 2.0
     warmup: float = 0.1  # share of all optimizer steps
     train_embeddings: bool = False
-    student_dropout: float | None = None  # of student and control; None: as the model comes
+    dropout: float | None = None  # of all that is trained; None: as the model comes
     drop_leaks: bool = False  # leave out training rows that stand in validation or test too
 
 
@@ -38,7 +38,7 @@ MOVIE_SNIPPETS = Recipe(
     teacher="minilm-l6-h384",
     student_layers=3,
     learning_rate=3e-4,
-    student_dropout=0.0,
+    dropout=0.0,
 )
 
 # The article's run, number by number: its teacher, student, data, epochs, batch size, learning rate, alpha and T.

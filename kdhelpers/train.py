@@ -268,6 +268,7 @@ def finetune_teacher(settings: RunSettings, backbone: models.LoadedModel, splits
         recipe.batch_size,
         recipe.warmup,
         recipe.train_embeddings,
+        recipe.dropout,
         settings.seed,
         precision,
         version("torch"),
@@ -296,8 +297,7 @@ def finetune_teacher(settings: RunSettings, backbone: models.LoadedModel, splits
         has_validation=validation is not None,
         alpha=1.0,
     )
-    if not recipe.train_embeddings:
-        models.freeze_word_embeddings(backbone.model)
+    ready_to_train(backbone.model, recipe)
     set_seed(settings.seed)
     result = fit(
         "teacher", backbone.model, labelled, validation, tokenizer, arguments,
@@ -340,9 +340,9 @@ def show_progress() -> bool:
 
 
 def ready_to_train(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
-    """Dropout and frozen word embeddings as the recipe says, for student and control alike."""
-    if recipe.student_dropout is not None:
-        models.set_dropout(model, recipe.student_dropout)
+    """Dropout and frozen word embeddings as the recipe says, for teacher, control and student alike."""
+    if recipe.dropout is not None:
+        models.set_dropout(model, recipe.dropout)
     return model if recipe.train_embeddings else models.freeze_word_embeddings(model)
 
 

@@ -2,15 +2,16 @@
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from datasets import DatasetDict
+import torch
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 
 from kdhelpers import data, models, train
-from kdhelpers.logits import add_teacher_logits
+from kdhelpers.logits import add_teacher_logits, predict_logits
 from kdhelpers.recipes import MOVIE_SNIPPETS, Recipe
 
 log = logging.getLogger(__name__)
@@ -47,3 +48,35 @@ def prepare(seed: int = 42) -> Prepared:
     bf16 = train.choose_precision("auto") == "bf16"
     splits["train"], _ = add_teacher_logits(splits["train"], teacher, tokenizer, bf16=bf16)
     return Prepared(MOVIE_SNIPPETS, rows, splits, tokenizer, teacher)
+
+
+def logits_of(model: PreTrainedModel, tokenizer, sentences: list[str]) -> torch.Tensor:
+    """Logits for a few sentences, float32 [sentences, classes]."""
+    rows = Dataset.from_dict({"input_ids": tokenizer(sentences)["input_ids"]})
+    return torch.as_tensor(predict_logits(model, rows, tokenizer))
+
+
+def train_briefly(
+    kit: Prepared, rows: Dataset, teacher: PreTrainedModel | None = None, learning_rate: float = 1e-4, seed: int = 42
+) -> train.Fit:
+    """One epoch of the default student on `rows`, as `distill` would train it; `teacher` makes it a live one."""
+    recipe = replace(kit.recipe, learning_rate=learning_rate)
+    settings = train.RunSettings(recipe, Path("unused"), seed=seed)
+    student = train.build_student(settings, kit.teacher, kit.rows.label_names)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = train.training_arguments(
+            Path(folder),
+            steps=train.steps_per_epoch(len(rows), recipe.batch_size),
+            evaluations=1,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            warmup=recipe.warmup,
+            seed=seed,
+            precision=train.choose_precision("auto"),
+            has_validation=False,
+            alpha=recipe.alpha,
+            temperature=recipe.temperature,
+            options={"save_strategy": "no"},
+        )
+        train.set_seed(seed)
+        return train.fit("student", student, rows, None, kit.tokenizer, arguments, teacher=teacher)

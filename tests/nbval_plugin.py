@@ -1,0 +1,23 @@
+"""For pytest -p tests.nbval_plugin: patience for slow output, and a notebook stops at its first failing cell."""
+
+import pytest
+
+_failed = set()
+
+
+def pytest_collection_modifyitems(items):
+    """nbval waits 5 s for a cell's output after it has ended; figures on a busy machine take longer."""
+    for item in items:
+        item.output_timeout = 60
+
+
+def pytest_runtest_setup(item):
+    """Cells after a failure would only fail for want of what it should have made."""
+    if item.parent in _failed:
+        pytest.skip("an earlier cell of this notebook failed")
+
+
+def pytest_runtest_makereport(item, call):
+    """Remember the notebook of a failing cell."""
+    if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        _failed.add(item.parent)
