@@ -8,8 +8,8 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
-    "benchmark", "check", "checks", "data", "evaluation", "logits", "losses", "machine", "models", "plots", "recipes",
-    "report", "train", "trainer", "workshop",
+    "arguments", "benchmark", "check", "checks", "data", "errors", "evaluation", "logits", "losses", "machine",
+    "models", "plots", "recipes", "report", "train", "trainer", "workshop",
 )  # fmt: skip
 _FUNCTIONS = {"doctor": "machine", "compare": "evaluation", "prepare": "workshop", "show": "plots"}
 
@@ -25,6 +25,9 @@ def __getattr__(name: str):
 def quiet() -> None:
     """Silence the libraries' messages that a reader can do nothing about; errors still come through."""
     import warnings
+
+    # asked of whoever imports tqdm in a notebook; no bar of ours needs a widget
+    warnings.filterwarnings("ignore", message="IProgress not found")
 
     import datasets
     import huggingface_hub

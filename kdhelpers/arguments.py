@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import HfArgumentParser
-from transformers.hf_argparser import HfArg
+from transformers.hf_argparser import HfArg, string_to_bool
 
 from kdhelpers.errors import UserError
 from kdhelpers.recipes import RECIPES, Recipe
@@ -78,6 +78,9 @@ class _Parser(HfArgumentParser):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, **kwargs)
+        for action in self._actions:
+            if action.type is string_to_bool:  # "--drop-leaks" alone means true, also where the default is the recipe's
+                action.nargs, action.const = "?", True
 
     def error(self, message):
         raise UserError(message)

@@ -3,11 +3,13 @@
 passed; not yet, with what is wrong; not attempted (the answer is still `...`).
 """
 
+import shlex
 from collections.abc import Callable
 
 import torch
 
-from kdhelpers import checks, losses, models
+from kdhelpers import arguments, checks, losses, models
+from kdhelpers.errors import UserError
 
 
 def _judge(answer, judge: Callable[[object], str | None]) -> None:
@@ -109,5 +111,26 @@ def distillation_loss(answer: Callable) -> None:
         if torch.isclose(got, 0.7 * hard + 0.3 * soft, rtol=1e-4):
             return "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places"
         return None if torch.isclose(got, right, rtol=1e-4) else f"expected {right:.4f}, got {float(got):.4f}"
+
+    _judge(answer, judge)
+
+
+def distill_command(answer: str) -> None:
+    """09: the options for a 4-layer student, temperature 4, on train.csv, with the teacher run live."""
+
+    def judge(line):
+        try:
+            settings, _ = arguments.run_settings(shlex.split(line))
+        except UserError as error:
+            return f"the command line says: {error}"
+        wanted = {"student_layers": 4, "temperature": 4.0}
+        for name, value in wanted.items():
+            if getattr(settings.recipe, name) != value:
+                return f"{name.replace('_', ' ')} would be {getattr(settings.recipe, name)}, not {value}"
+        if settings.files is None or settings.files.train != "train.csv":
+            return "the rows would not come from train.csv"
+        return (
+            None if settings.live_teacher else "the teacher's logits would come from the cache, not from a live teacher"
+        )
 
     _judge(answer, judge)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from kdhelpers.data import cache_home

@@ -429,7 +429,8 @@ def distill(settings: RunSettings) -> dict:
     UserError for what the reader can mend, before anything is trained where that can be known.
     """
     check_settings(settings)
-    work = prepare_output(settings)
+    with PartialState().main_process_first():  # under torchrun one process clears, the others find it cleared
+        work = prepare_output(settings)
     with log_file(work / "run.log"):
         metrics = _distill(settings, work)
     if is_main():

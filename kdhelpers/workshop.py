@@ -1,11 +1,15 @@
 """What the notebooks start from: the default recipe's rows, teacher and logits, from the cache or made."""
 
+import contextlib
+import io
 import logging
+import shlex
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
@@ -80,3 +84,30 @@ def train_briefly(
         )
         train.set_seed(seed)
         return train.fit("student", student, rows, None, kit.tokenizer, arguments, teacher=teacher)
+
+
+def command(line: str) -> int:
+    """Run a `python -m kdhelpers` command in this process and print all that it says; gives back its exit code."""
+    from kdhelpers.__main__ import main
+
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(shlex.split(line))
+    print(said.getvalue(), end="")
+    return code
+
+
+def three_class_files(folder: Path, train_rows: int = 1500, labelled: int = 600, held_out: int = 400) -> None:
+    """Write train.csv, validation.csv and test.csv with the labels bad, mixed and good, made from the ratings.
+
+    A stand-in for a reader's own files: in train.csv only `labelled` rows have a label.
+    """
+    rows = list({data.fold(row["text"]): row for row in data.read_movie_snippets()}.values())
+    order = np.random.default_rng(data.SPLIT_SEED).permutation(len(rows))
+    parts = np.split(order, [train_rows, train_rows + held_out, train_rows + 2 * held_out])
+    for name, part in zip(("train", "validation", "test"), parts, strict=False):
+        frame = pd.DataFrame([rows[index] for index in part])
+        frame["label"] = pd.cut(frame["rating"], [-5, -0.7, 0.7, 5], labels=["bad", "mixed", "good"]).astype(str)
+        if name == "train":
+            frame.loc[labelled:, "label"] = ""
+        frame[["text", "label"]].to_csv(Path(folder) / f"{name}.csv", index=False)

@@ -1,6 +1,7 @@
 """The command line: parsing, and bad input as one sentence and exit code 2. Traps 20, 21, 26 to 28, 31, 32."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import pytest
 from kdhelpers import arguments, checks, models, train
 from kdhelpers.__main__ import main
 from kdhelpers.errors import UserError
-from kdhelpers.recipes import MOVIE_SNIPPETS
 from tests.tiny import save_model, teachable_rows, tiny_bert, tiny_distilbert, tiny_tokenizer
 
 FAST = ["--epochs", "1", "--batch_size", "16", "--precision", "fp32"]
@@ -98,6 +98,11 @@ def test_own_rows_end_to_end(files, teacher, tmp_path, capsys):
     ]
     assert not Path(f"{output}.incomplete").exists()
 
+    # trap 30: the control takes as many steps as the student
+    log = (output / "run.log").read_text()
+    steps = {name: re.search(rf"{name}: training for (\d+) steps", log)[1] for name in ("control", "student")}
+    assert steps["control"] == steps["student"] == "15"
+
     # again: the logits come from the cache; without --overwrite nothing is touched
     before = (output / "metrics.json").read_bytes()
     refused(capsys, own_rows(files, teacher, output, "--student-layers", 1), "already holds a run", "--overwrite")
@@ -109,7 +114,16 @@ def test_own_rows_end_to_end(files, teacher, tmp_path, capsys):
 
 def test_a_bare_encoder_is_fine_tuned_and_kept(files, tmp_path, capsys):
     encoder = save_model(tmp_path / "encoder", tiny_bert(layers=2, hidden=32).bert, tiny_tokenizer())
-    more = ("--student-layers", 1, "--teacher-epochs", 12, "--teacher-learning-rate", "3e-3", "--no-control")
+    more = (
+        "--student-layers",
+        1,
+        "--train-embeddings",
+        "--teacher-epochs",
+        12,
+        "--teacher-learning-rate",
+        "3e-3",
+        "--no-control",
+    )
     assert main(own_rows(files, encoder, tmp_path / "a", *more)) == 0
     assert "is fine-tuned" in capsys.readouterr().out
     assert main(own_rows(files, encoder, tmp_path / "b", *more)) == 0
@@ -160,6 +174,12 @@ def test_trap_31_booleans_mean_what_they_say(text, value):
     assert arguments.run_settings(["--train_embeddings", text])[0].recipe.train_embeddings is value
 
 
+def test_a_boolean_without_a_value_is_true():
+    settings, _ = arguments.run_settings(["--drop-leaks", "--train-embeddings", "--overwrite"])
+    assert settings.recipe.drop_leaks is settings.recipe.train_embeddings is settings.overwrite is True
+    assert arguments.run_settings([])[0].recipe.drop_leaks is False
+
+
 def test_trap_31_four_and_four_point_zero_are_temperatures():
     for text in ("4", "4.0"):
         assert arguments.run_settings(["--temperature", text])[0].recipe.temperature == 4.0
@@ -190,12 +210,22 @@ def test_help_names_every_option(capsys):
         assert option in text
 
 
-def test_trap_26_validation_and_test_are_different_rows():
-    """Whatever is chosen is chosen on validation rows, and only test rows are reported."""
-    from kdhelpers import data
+def test_trap_26_nothing_is_chosen_on_the_rows_that_are_reported(files, teacher, tmp_path, monkeypatch):
+    """Every model of a run, searched for or not, is chosen by `fit`; it must never see a test row."""
+    chosen_on = []
+    fit = train.fit
 
-    assert data.SPLIT_SEED == 42
-    assert not MOVIE_SNIPPETS.drop_leaks
+    def watch(name, model, train_rows, validation_rows, *args, **kwargs):
+        chosen_on.append((set(train_rows["text"]), set(validation_rows["text"])))
+        return fit(name, model, train_rows, validation_rows, *args, **kwargs)
+
+    monkeypatch.setattr(train, "fit", watch)
+    assert main(own_rows(files, teacher, tmp_path / "run", "--student-layers", 1)) == 0
+    reported = set(pd.read_csv(tmp_path / "run" / "predictions.csv")["text"])
+    assert len(chosen_on) == 2, "control and student"
+    for learnt_from, chosen in chosen_on:
+        assert not reported & (learnt_from | chosen)
+        assert not learnt_from & chosen
 
 
 # --- bad input, before anything is trained
@@ -244,6 +274,8 @@ def test_leaking_rows_stop_the_run(files, teacher, tmp_path, capsys):
     frame.to_csv(tmp_path / "leaky.csv", index=False)
     command = own_rows(files, teacher, tmp_path / "run", "--student-layers", 1, "--train", tmp_path / "leaky.csv")
     refused(capsys, command, "2 training row(s)", "--drop-leaks")
+    assert main([*command, "--drop-leaks", "--no-control"]) == 0
+    assert "2 training rows that stand in validation or test too were left out" in capsys.readouterr().out
 
 
 # --- traps 20, 21, 28: tokenizers and labels
