@@ -35,6 +35,10 @@ class Prepared:
         """The class ids of a split, int64 [rows]."""
         return np.array(self.splits[split]["labels"])
 
+    def logits(self, model: PreTrainedModel, split: str) -> np.ndarray:
+        """A model's logits on a split, float32 [rows, classes]."""
+        return predict_logits(model, self.splits[split], self.tokenizer)
+
 
 def prepare(seed: int = 42) -> Prepared:
     """Rows, fine-tuned teacher and cached logits of the default recipe, the same that `distill` makes and uses.

@@ -12,7 +12,7 @@ from nbval.plugin import get_sanitize_patterns
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-LONGEST_CELL = 10
+LONGEST_CELL, LONGEST_LINE = 10, 92
 SECRETS_AND_PATHS = (
     r"/root/|/home/\w|/work/|/tmp/|/Users/|[A-Z]:\\\\|\b(?!123456789012)\d{12}\b|hf_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}"
 )
@@ -78,6 +78,7 @@ def test_cells_are_short(notebook):
     for cell in code_cells(notebook):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         assert len(lines) <= LONGEST_CELL, cell.source
+        assert max(map(len, lines)) <= LONGEST_LINE, max(lines, key=len)
 
 
 def test_three_quarters_are_compared_and_ignored_cells_have_a_verdict(notebook):
