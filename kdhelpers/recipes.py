@@ -37,7 +37,9 @@ MOVIE_SNIPPETS = Recipe(
     data="movie-snippets",
     teacher="minilm-l6-h384",
     student_layers=3,
+    epochs=2,
     learning_rate=3e-4,
+    temperature=4.0,
     dropout=0.0,
 )
 
