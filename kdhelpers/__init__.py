@@ -4,21 +4,18 @@ Modules are loaded when they are first used, so that `kd.losses` does not wait f
 """
 
 import importlib
+import importlib.util
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "arguments", "benchmark", "check", "checks", "data", "errors", "evaluation", "logits", "losses", "machine",
-    "models", "plots", "recipes", "report", "train", "trainer", "workshop",
-)  # fmt: skip
-_FUNCTIONS = {"doctor": "machine", "compare": "evaluation", "prepare": "workshop", "show": "plots"}
+_FUNCTIONS = {"doctor": "machine", "compare": "card", "prepare": "workshop", "show": "plots"}
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
-        return importlib.import_module(f"kdhelpers.{name}")
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(f"kdhelpers.{_FUNCTIONS[name]}"), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"kdhelpers.{name}"):
+        return importlib.import_module(f"kdhelpers.{name}")
     raise AttributeError(f"module 'kdhelpers' has no attribute {name!r}")
 
 

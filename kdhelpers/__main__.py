@@ -11,7 +11,10 @@ from kdhelpers.errors import UserError
 USAGE = """usage: python -m kdhelpers COMMAND [options]
 
   distill             distil a teacher into a small student and judge the result
+  export              write a student as ONNX, in fp32 or int8
+  ladder              students over seeds, sizes, amounts of text and losses: what helps, and what does not
   benchmark training  seconds of the article's way of training against ours, switch by switch
+  benchmark inference size, milliseconds and accuracy of models, PyTorch and ONNX side by side
   doctor              check this machine: versions, memory, caches, Hub and AWS reach
 
 COMMAND --help says more."""
@@ -49,6 +52,22 @@ def _benchmark(argv: list[str]) -> None:
     benchmark.main(argv)
 
 
+def _ladder(argv: list[str]) -> None:
+    from kdhelpers import ladder
+
+    quiet()
+    start_console()
+    ladder.main(argv)
+
+
+def _export(argv: list[str]) -> None:
+    from kdhelpers import export
+
+    quiet()
+    start_console()
+    export.main(argv)
+
+
 def _doctor(argv: list[str]) -> None:
     from kdhelpers import machine
 
@@ -56,7 +75,7 @@ def _doctor(argv: list[str]) -> None:
     machine.main(argv)
 
 
-COMMANDS = {"distill": _distill, "benchmark": _benchmark, "doctor": _doctor}
+COMMANDS = {"distill": _distill, "export": _export, "ladder": _ladder, "benchmark": _benchmark, "doctor": _doctor}
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a student costs: seconds of training, switch by switch."""
+"""What a student costs: seconds of training, switch by switch, and milliseconds an answer."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdhelpers import data, models, report, train
+from kdhelpers import data, latency, models, plots, report, train
 from kdhelpers.errors import UserError
 from kdhelpers.logits import add_teacher_logits, predict_logits
 from kdhelpers.recipes import MOVIE_SNIPPETS
@@ -141,8 +141,78 @@ def ladder_lines(result: dict) -> list[str]:
     return ["", title, *report.text_table(["", "seconds", "of them logits", "speed", "accuracy"], body)]
 
 
+def inference_lines(timings: list[latency.Timing], threads: int, price: float | None) -> list[str]:
+    """Latency, size and accuracy as a table, each model beside the first."""
+    head = [
+        "",
+        "",
+        "MB",
+        "parameters",
+        "accuracy",
+        "p50 ms",
+        "p95 ms",
+        "p50 with tokens",
+        "a second",
+        "faster",
+        "smaller",
+    ]
+    body = []
+    for timing in timings:
+        low, high = timing.faster_interval95
+        faster = "1.0x" if timing is timings[0] else f"{timing.faster:.1f}x ({low:.1f} to {high:.1f})"
+        body.append(
+            [
+                timing.name,
+                timing.kind,
+                f"{timing.megabytes:.1f}",
+                f"{timing.parameters:,}",
+                "" if timing.accuracy is None else f"{100 * timing.accuracy:.1f} %",
+                f"{timing.p50_ms:.2f}",
+                f"{timing.p95_ms:.2f}",
+                f"{timing.with_tokeniser_p50_ms:.2f}",
+                f"{timing.sentences_per_second:,.0f}",
+                faster,
+                f"{timing.smaller:.1f}x",
+            ]
+        )
+        if price:
+            dollars = latency.dollars_per_million(1000 / timing.sentences_per_second, price)
+            body[-1].append(f"${dollars:.2f}")
+    head += ["a million"] if price else []
+    notes = [
+        f"One sentence at a time, {threads} threads; 'with tokens' is p50 with the tokeniser's time;",
+        f"'a second' is at batch {latency.BATCH}, tokeniser included.",
+        "Ratios are against the first row: medians over the same sentences, with 95 % bootstrap intervals.",
+    ]
+    notes += [f"'a million': sentences at batch {latency.BATCH}, on a machine at ${price:g} an hour."] if price else []
+    return ["", *report.text_table(head, body), *notes]
+
+
+def benchmark_inference(options: argparse.Namespace) -> None:
+    """Time the named models, print the table, write JSON and figure where they were asked for."""
+    if options.threads < 1 or options.sentences < latency.WARM_UP:
+        raise UserError(f"--threads must be at least 1 and --sentences at least {latency.WARM_UP}")
+    if options.rows:
+        rows = data.read_file(options.rows, options.text_column, options.label_column)
+        texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
+    else:
+        rows = data.movie_snippets()
+        texts = list(rows.splits["test"]["text"])
+        labels = [rows.label_names[label] for label in rows.splits["test"]["label"]]
+    torch.set_num_threads(options.threads)
+    runners = [latency.load_runner(folder, options.threads) for folder in options.models]
+    log.info("timing %d models on %d sentences, scoring on %d", len(runners), options.sentences, len(texts))
+    timings = latency.measure(runners, texts, labels, options.sentences)
+    print(*inference_lines(timings, options.threads, options.price), sep="\n")
+    if options.output:
+        facts = {"threads": options.threads, "sentences": options.sentences, "models": latency.as_json(timings)}
+        data.write_atomically(Path(options.output), (json.dumps(facts, indent=1) + "\n").encode())
+    if options.figure:
+        plots.save(plots.accuracy_against_latency(timings), Path(options.figure))
+
+
 def main(argv: list[str]) -> None:
-    """`python -m kdhelpers benchmark training`. Raises UserError for options that make no sense."""
+    """`python -m kdhelpers benchmark training|inference`. Raises UserError for options that make no sense."""
     parser = argparse.ArgumentParser(prog="python -m kdhelpers benchmark", allow_abbrev=False, description=__doc__)
     parser.error = _refuse
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
@@ -155,7 +225,21 @@ def main(argv: list[str]) -> None:
     training.add_argument("--batch-size", type=int, default=32, help="rows a step (default 32)")
     training.add_argument("--seed", type=int, default=42, help="seed of the student's training (default 42)")
     training.add_argument("--output", help="also write the numbers to this JSON file")
+    inference = kinds.add_parser("inference", allow_abbrev=False, help="size, milliseconds and accuracy of models")
+    inference.error = _refuse
+    inference.add_argument("models", nargs="+", metavar="MODEL", help="folders of classifiers, trained or exported")
+    inference.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads for every model")
+    inference.add_argument("--sentences", type=int, default=300, help="how many are timed one by one (default 300)")
+    inference.add_argument("--rows", help="your labelled rows: .csv, .tsv, .jsonl, .parquet (default: test snippets)")
+    inference.add_argument("--text-column", default="text", help="their text column (default: text)")
+    inference.add_argument("--label-column", default="label", help="their label column (default: label)")
+    inference.add_argument("--price", type=float, help="dollars an hour: adds dollars per million sentences")
+    inference.add_argument("--output", help="also write the numbers to this JSON file")
+    inference.add_argument("--figure", help="also draw accuracy against latency into this PNG file")
     options = parser.parse_args(argv)
+    if options.kind == "inference":
+        benchmark_inference(options)
+        return
     for name in ("rows", "epochs", "batch_size"):
         if getattr(options, name) <= 0:
             raise UserError(f"{name.replace('_', ' ')} must be greater than 0, not {getattr(options, name)}")

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 
 import torch
+from scipy import stats
 
 from kdhelpers import arguments, checks, losses, models
 from kdhelpers.errors import UserError
@@ -111,6 +112,60 @@ def distillation_loss(answer: Callable) -> None:
         if torch.isclose(got, 0.7 * hard + 0.3 * soft, rtol=1e-4):
             return "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places"
         return None if torch.isclose(got, right, rtol=1e-4) else f"expected {right:.4f}, got {float(got):.4f}"
+
+    _judge(answer, judge)
+
+
+def mcnemar(answer: float) -> None:
+    """05: the exact McNemar p for 30 rows gained and 14 lost."""
+
+    def judge(p):
+        right = stats.binomtest(30, 44, 0.5).pvalue
+        if abs(p - right / 2) < 1e-4:
+            return "that counts one direction; a split as uneven the other way is as unlikely, so p is twice that"
+        if abs(p - stats.binomtest(30, 1000, 0.5).pvalue) < 1e-4:
+            return "rows on which both agree toss no coin: 44 are left, not 1,000"
+        return None if abs(p - right) < 1e-4 else f"44 coins, 30 heads: expected {right:.4f}, got {p:.4f}"
+
+    _judge(answer, judge)
+
+
+def search_space(answer: Callable) -> None:
+    """06: a function of an Optuna trial: alpha 0 to 0.25, T 2 to 6, 2 or 3 layers, learning rate 1e-4 to 6e-4 (log)."""
+
+    def judge(function):
+        from optuna.trial import FixedTrial
+
+        asked = {"alpha": 0.1, "temperature": 3.0, "layers": 2, "learning_rate": 3e-4}
+        trial = FixedTrial(asked)
+        got = function(trial)
+        if not isinstance(got, dict):
+            return "it must give back a dictionary, name: trial.suggest_...(...)"
+        missing = sorted(set(asked) - set(got))
+        if missing:
+            return f"missing: {', '.join(missing)}"
+        wanted = {"alpha": (0, 0.25), "temperature": (2, 6), "layers": (2, 3), "learning_rate": (1e-4, 6e-4)}
+        for name, (low, high) in wanted.items():
+            asked_for = trial.distributions[name]
+            if (asked_for.low, asked_for.high) != (low, high):
+                return f"{name} goes from {asked_for.low:g} to {asked_for.high:g}, not from {low:g} to {high:g}"
+        if not trial.distributions["learning_rate"].log:
+            return "the learning rate wants log=True: from 1e-4 to 2e-4 is as big a step as from 3e-4 to 6e-4"
+        return None
+
+    _judge(answer, judge)
+
+
+def dollars_saved(answer: float) -> None:
+    """07: dollars a month: 50 million sentences, 12 ms against 0.6 ms, $0.20 an hour."""
+
+    def judge(dollars):
+        right = 50e6 * (12.0 - 0.6) / 1000 / 3600 * 0.20
+        if abs(dollars - right / 50) < 0.01:
+            return "that is for one million sentences; there are fifty"
+        if abs(dollars - 50e6 * 0.6 / 1000 / 3600 * 0.20) < 0.01:
+            return "that is what the student costs; take it from what the teacher costs"
+        return None if abs(dollars - right) < 0.05 else f"expected {right:.2f}, got {dollars:.2f}"
 
     _judge(answer, judge)
 

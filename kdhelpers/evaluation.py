@@ -9,7 +9,10 @@ import datasets
 import evaluate
 import numpy as np
 from scipy import stats
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+TOO_COARSE = 0.05  # a split that shows only larger differences than this (as a fraction) is called too small
 
 
 class _LocalMetric(evaluate.Metric):
@@ -82,6 +85,36 @@ def agreement(predictions_a: np.ndarray, predictions_b: np.ndarray) -> float:
     return float(np.mean(np.asarray(predictions_a) == np.asarray(predictions_b)))
 
 
+def agreement_where(predictions: np.ndarray, teacher: np.ndarray, rows: np.ndarray) -> float:
+    """Agreement with the teacher on a choice of rows (boolean [rows]); NaN where there is none."""
+    return agreement(np.asarray(predictions)[rows], np.asarray(teacher)[rows]) if rows.any() else float("nan")
+
+
+def mean_kl(logits: np.ndarray, teacher_logits: np.ndarray) -> float:
+    """Mean KL(teacher || model) at temperature 1, in nats a row; 0 for a perfect copy."""
+    teacher, model = log_softmax(teacher_logits, axis=-1), log_softmax(logits, axis=-1)
+    return float(np.mean(np.sum(np.exp(teacher) * (teacher - model), axis=-1)))
+
+
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """ECE: the gap between confidence and accuracy, averaged over equal-width bins of confidence (Guo et al. 2017)."""
+    probabilities = softmax(logits, axis=-1)
+    confidence, correct = probabilities.max(-1), probabilities.argmax(-1) == labels
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs((correct[bin_of == b] - confidence[bin_of == b]).sum()) for b in range(bins)]
+    return float(sum(gaps) / len(labels))
+
+
+def smallest_difference(rows: int, disagreeing: float) -> float:
+    """The smallest difference in accuracy that this many rows could show, as a fraction.
+
+    `disagreeing` is the share of rows on which exactly one of two models is right. A true difference of this size
+    is found four times in five at the 5 % level (the usual approximation for McNemar's test, Connor 1987, first
+    order); and never less than 6 rows, since the exact test needs six, all one way, to fall below 5 %.
+    """
+    return max(6 / rows, (1.96 + 0.84) * (disagreeing / rows) ** 0.5)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A paired comparison of two models on the same rows; differences are in accuracy, as fractions."""
@@ -95,14 +128,18 @@ class Comparison:
     text: str  # the verdict, one sentence
 
 
-def compare(
+def paired(
     predictions_a: np.ndarray,
     predictions_b: np.ndarray,
     labels: np.ndarray,
     name_a: str = "the distilled student",
     name_b: str = "the control without a teacher",
 ) -> Comparison:
-    """Does `a` beat `b`? A verdict needs p < 0.05 in the exact McNemar test and an interval that leaves out 0."""
+    """Does `a` beat `b`, row by row? A verdict needs p < 0.05 in the exact McNemar test and an interval without 0.
+
+    Where there is none, the text says the smallest difference that this many rows could show, and calls the rows
+    too few where that is more than `TOO_COARSE`.
+    """
     correct_a, correct_b = np.asarray(predictions_a) == labels, np.asarray(predictions_b) == labels
     per_row = correct_a.astype(float) - correct_b.astype(float)
     low, high = bootstrap_interval(per_row)
@@ -118,5 +155,8 @@ def compare(
     elif p < 0.05 and high < 0:
         text = f"{name_a} is worse than {name_b} ({facts})"
     else:
-        text = f"no evidence of a difference between {name_a} and {name_b} ({facts})"
+        visible = smallest_difference(len(labels), (gained + lost) / len(labels))
+        text = f"no evidence of a difference between {name_a} and {name_b} ({facts}); "
+        text += "too few rows: " if visible > TOO_COARSE else ""
+        text += f"these rows could show a difference of {100 * visible:.1f} points or more"
     return Comparison(len(labels), difference, (low, high), p, gained, lost, text)

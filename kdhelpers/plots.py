@@ -194,3 +194,70 @@ def accuracy_against_parameters(metrics: dict) -> Figure:
     span = max(largest - smallest, 0.2 * largest)
     axis.set_xlim(smallest - 0.55 * span, largest + 0.2 * span)
     return figure
+
+
+def accuracy_against_latency(timings) -> Figure:
+    """Accuracy against milliseconds a sentence (logarithmic), the mark's area growing with the file."""
+    figure, axis = new_figure(width=7.6, height=4.6)
+    kinds = {"PyTorch fp32": ("#0072B2", "s"), "ONNX fp32": ("#E69F00", "^"), "ONNX int8": ("#009E73", "o")}
+    for timing in timings:
+        colour, marker = kinds[timing.kind]
+        x, y = timing.p50_ms, 100 * timing.accuracy
+        axis.scatter(x, y, s=40 + 6 * timing.megabytes, color=colour, marker=marker, alpha=0.75, edgecolor="black")
+        axis.annotate(
+            f"{timing.name}\n{timing.kind}, {timing.megabytes:.0f} MB", (x, y), xytext=(0, 17),
+            textcoords="offset points", ha="center", fontsize=9,
+        )  # fmt: skip
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.margins(0.22, 0.25)
+    axis.set_xlabel("milliseconds a sentence, batch 1, median (logarithmic)")
+    axis.set_ylabel("test accuracy (%)")
+    return figure
+
+
+def ladder(summary, runs) -> Figure:
+    """Test accuracy of every rung: each seed's run as an open mark, their mean as a full one; the teacher's dashed."""
+    names = [name for name in summary.index if name != "teacher"]
+    figure, axis = new_figure(width=7.6, height=1.2 + 0.42 * len(names))
+    for height, name in enumerate(reversed(names)):
+        points = 100 * runs[runs.rung == name]["test_accuracy"]
+        axis.plot(points, [height] * len(points), "o", color=COLOURS["student"], fillstyle="none", markersize=6)
+        mean = 100 * summary.loc[name, "mean"]
+        axis.plot(mean, height, "D", color="black", markersize=7)
+        axis.annotate(f"{mean:.1f}", (mean, height), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
+    axis.set_yticks(range(len(names)), list(reversed(names)))
+    if "teacher" in summary.index:
+        mean = 100 * summary.loc["teacher", "mean"]
+        axis.axvline(mean, color=COLOURS["teacher"], linestyle="--")
+        axis.annotate(
+            f"teacher {mean:.1f}", (mean, len(names) - 0.45), color=COLOURS["teacher"], ha="center", fontsize=9
+        )
+    axis.set_ylim(-0.6, len(names) - 0.1)
+    axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    axis.set_xlabel("test accuracy (%)")
+    return figure
+
+
+def parallel_coordinates(table) -> Figure:
+    """One line a trial across its parameters to its accuracy, the last column; darker and thicker is better."""
+    figure, axis = new_figure(width=7.6, height=4.2)
+    lows, highs = table.min(), table.max()
+    places = (table - lows) / (highs - lows).replace(0, 1)
+    rank = table["accuracy"].rank(pct=True)
+    for index in table["accuracy"].sort_values().index:
+        best = rank[index] > 0.75
+        axis.plot(
+            range(len(table.columns)), places.loc[index], marker="o", color=str(0.82 - 0.82 * best),
+            linewidth=2.4 if best else 1.2, linestyle="-" if best else "--",
+        )  # fmt: skip
+    for x, name in enumerate(table.columns):
+        axis.axvline(x, color="#BBBBBB", linewidth=1)
+        for y, value in ((-0.07, lows[name]), (1.07, highs[name])):
+            axis.text(x, y, f"{100 * value:.1f} %" if name == "accuracy" else f"{value:g}", ha="center", va="center")
+    axis.set_xticks(range(len(table.columns)), [*table.columns[:-1], "validation\naccuracy"])
+    axis.set_yticks([])
+    axis.grid(visible=False)
+    axis.spines["left"].set_visible(False)
+    axis.set_ylim(-0.15, 1.15)
+    return figure

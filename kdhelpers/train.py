@@ -409,9 +409,10 @@ def train_students(settings: RunSettings, splits, tokenizer, teacher, control, s
             has_validation=validation is not None,
             alpha=alpha,
             temperature=recipe.temperature,
-            options=options,
+            options=options | ({"states": "none"} if name == "control" else {}),
         )
-        live = teacher if name == "student" and settings.live_teacher else None
+        deep = arguments.states != "none"
+        live = teacher if deep or (name == "student" and settings.live_teacher) else None
         set_seed(settings.seed)
         results[name] = fit(
             name, model, rows, validation, tokenizer, arguments,
@@ -572,7 +573,7 @@ def score(settings, rows, test, tokenizer, fits, label_names, logits_seconds, wo
         }
     metrics["student"]["teacher_logits_seconds"] = round(logits_seconds, 1)
     if "control" in fits:
-        metrics["verdict"] = verdict(evaluation.compare(predictions["student"], predictions["control"], labels))
+        metrics["verdict"] = verdict(evaluation.paired(predictions["student"], predictions["control"], labels))
     metrics["precision"] = choose_precision(settings.precision)
     packages = ("torch", "transformers", "datasets", "evaluate", "accelerate")
     metrics["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}

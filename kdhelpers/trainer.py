@@ -9,6 +9,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from kdhelpers.errors import UserError
 from kdhelpers.losses import check_alpha, check_temperature, distillation_loss, hard_label_loss
+from kdhelpers.states import StatesLoss, check_states
 
 TEACHER_LOGITS = "teacher_logits"
 
@@ -24,6 +25,12 @@ class DistillationTrainingArguments(TrainingArguments):
     alpha: float = field(default=0.5, metadata={"help": "Weight of the labels' loss; 1 - alpha goes to the teacher."})
     temperature: float = field(default=2.0, metadata={"help": "Softens teacher and student logits alike; > 0."})
 
+    states: str = field(
+        default="none",
+        metadata={"help": "Also distil what is inside the live teacher: none, pkd, tinybert or minilm."},
+    )
+    states_weight: float = field(default=1.0, metadata={"help": "Weight of that loss, on top of the others."})
+
     def __post_init__(self):
         super().__post_init__()
         # A hyperparameter search casts a trial's value to the type of the old one: an int here would
@@ -32,6 +39,7 @@ class DistillationTrainingArguments(TrainingArguments):
         self.temperature = float(self.temperature)
         check_alpha(self.alpha)
         check_temperature(self.temperature)
+        check_states(self.states)
 
 
 class EpochSeededLengthSampler(LengthGroupedSampler):
@@ -72,6 +80,11 @@ class DistillationTrainer(Trainer):
         student = self.accelerator.unwrap_model(self.model)
         self._student_inputs = set(inspect.signature(student.forward).parameters)
         self.teacher = teacher
+        self._states_loss = None
+        if self.args.states != "none":
+            if teacher is None:
+                raise UserError(f"states is {self.args.states!r}, which needs the live teacher: pass teacher=")
+            self._states_loss = StatesLoss(self.args.states, student, teacher)
         if teacher is not None:
             if teacher.config.num_labels != student.config.num_labels:
                 raise UserError(
@@ -100,16 +113,21 @@ class DistillationTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The distillation loss in training, plain cross-entropy in evaluation. A mean over the batch's rows."""
         labels = inputs["labels"]
-        outputs = model(**{k: v for k, v in inputs.items() if k in self._student_inputs and k != "labels"})
+        deep = self._states_loss if model.training else None
+        asks = deep.asks if deep else {}
+        outputs = model(**{k: v for k, v in inputs.items() if k in self._student_inputs and k != "labels"}, **asks)
         if model.training:
+            teacher = self._run_teacher(inputs, asks) if deep else None
             loss = distillation_loss(
                 outputs.logits,
-                self._teacher_logits(inputs, like=outputs.logits),
+                self._teacher_logits(inputs, like=outputs.logits) if teacher is None else teacher.logits,
                 labels,
                 alpha=self.args.alpha,
                 temperature=self.args.temperature,
                 label_smoothing=self.args.label_smoothing_factor,
             )
+            if deep:
+                loss = loss + self.args.states_weight * deep(outputs, teacher, inputs["attention_mask"])
         else:
             loss = hard_label_loss(outputs.logits, labels)
         return (loss, outputs) if return_outputs else loss
@@ -124,5 +142,8 @@ class DistillationTrainer(Trainer):
                 f"alpha is {self.args.alpha}, so a teacher is needed: pass teacher=, "
                 f"or a training dataset with the column {TEACHER_LOGITS!r}"
             )
+        return self._run_teacher(inputs, {}).logits
+
+    def _run_teacher(self, inputs: dict, asks: dict):
         with torch.no_grad():
-            return self.teacher(**{k: v for k, v in inputs.items() if k in self._teacher_inputs}).logits
+            return self.teacher(**{k: v for k, v in inputs.items() if k in self._teacher_inputs}, **asks)

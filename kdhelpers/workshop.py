@@ -39,6 +39,12 @@ class Prepared:
         """A model's logits on a split, float32 [rows, classes]."""
         return predict_logits(model, self.splits[split], self.tokenizer)
 
+    def save(self, model: PreTrainedModel, folder: Path) -> Path:
+        """Write a model with the tokenizer beside it; gives back the folder."""
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return folder
+
 
 def prepare(seed: int = 42) -> Prepared:
     """Rows, fine-tuned teacher and cached logits of the default recipe, the same that `distill` makes and uses.

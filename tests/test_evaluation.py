@@ -43,7 +43,7 @@ def test_mcnemar_is_the_exact_binomial_test():
 
 
 def test_trap_30_identical_models_give_no_evidence(labels):
-    result = evaluation.compare(labels, labels, labels)
+    result = evaluation.paired(labels, labels, labels)
     assert result.text.startswith("no evidence of a difference")
     assert (result.difference, result.mcnemar_p, result.gained, result.lost) == (0.0, 1.0, 0, 0)
 
@@ -52,23 +52,23 @@ def test_trap_30_one_sentence_of_872_is_no_evidence():
     """The whole gain of a published 2-layer student on SST-2: 83.72 -> 83.83."""
     labels = np.zeros(872, dtype=int)
     control, student = flip(labels, slice(0, 142)), flip(labels, slice(0, 141))
-    result = evaluation.compare(student, control, labels)
+    result = evaluation.paired(student, control, labels)
     assert result.gained == 1
     assert result.text.startswith("no evidence")
 
 
 def test_a_real_gain_and_a_real_loss_are_called_so(labels):
     worse, better = flip(labels, slice(0, 250)), flip(labels, slice(0, 180))
-    assert "is better than" in evaluation.compare(better, worse, labels).text
-    assert "is worse than" in evaluation.compare(worse, better, labels).text
+    assert "is better than" in evaluation.paired(better, worse, labels).text
+    assert "is worse than" in evaluation.paired(worse, better, labels).text
 
 
 def test_trap_30_rows_are_paired(labels):
     """Same accuracies, other rows: the paired test must see the difference in overlap."""
     a = flip(labels, slice(0, 180))
     nested, apart = flip(labels, slice(0, 210)), flip(labels, slice(500, 710))
-    assert evaluation.compare(a, nested, labels).mcnemar_p < 0.001
-    assert evaluation.compare(a, apart, labels).mcnemar_p > 0.1
+    assert evaluation.paired(a, nested, labels).mcnemar_p < 0.001
+    assert evaluation.paired(a, apart, labels).mcnemar_p > 0.1
 
 
 def test_agreement(labels):

@@ -1,0 +1,197 @@
+"""A student as one ONNX file: the same answers, no torch, no transformers; in int8 a quarter of the size."""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel
+
+from kdhelpers import data, models, predict
+from kdhelpers.errors import UserError
+from kdhelpers.logits import predict_logits, save_folder_atomically
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("onnx", "onnx-int8")
+# Written for the check after an export: short, long, empty of sense, punctuation, and one with rare pieces.
+PROBE = (
+    "A wonderful film.",
+    "Dull.",
+    "Not once in its two long hours does it dare to be anything but loud, and yet I stayed to the very end of it.",
+    "?!",
+    "Zebras, xylophones & naïve jazz: unexpectedly moving.",
+)
+
+
+class _LogitsOnly(nn.Module):
+    """A classifier that takes two tensors and gives back one, as ONNX wants it."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def export(
+    student: str, output: Path, kind: str = "onnx", overwrite: bool = False, texts: list[str] | None = None
+) -> dict:
+    """Write `output`/: model.onnx, tokenizer.json, export.json, predict.py. All or nothing.
+
+    `student` is a folder or hub id of a sequence classifier, `kind` one of `FORMATS`. Batch size and length stay
+    free. The answers to `texts` (default: a few sentences) are compared with PyTorch's. Gives back what export.json
+    holds. Raises UserError where the student cannot be loaded, where the output exists, and where the exported
+    model's fp32 logits stray more than 1e-4 from PyTorch's.
+    """
+    if kind not in FORMATS:
+        raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}")
+    if output.exists() and not overwrite:
+        raise UserError(f"{output} exists already: choose another --output, or replace it with --overwrite")
+    loaded = models.load_classifier(student, None, "student")
+    if not loaded.has_head:
+        raise UserError(f"{student} has no classification head: export a student that was trained, e.g. RUN/student")
+    tokenizer = models.load_tokenizer(student)
+    model = loaded.model.float().eval()
+    facts = {}
+
+    def save(folder: str) -> None:
+        facts.update(_write(model, tokenizer, Path(folder), kind, texts or list(PROBE)))
+
+    try:
+        save_folder_atomically(output, save)
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
+    return facts
+
+
+def _write(model: PreTrainedModel, tokenizer, folder: Path, kind: str, texts: list[str]) -> dict:
+    """Export into an existing folder and check the result against PyTorch."""
+    fp32, target = folder / "fp32.onnx", folder / "model.onnx"
+    to_onnx(model, fp32)
+    if kind == "onnx-int8":
+        quantize(fp32, target)
+        fp32.unlink()
+    else:
+        fp32.rename(target)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    shutil.copy(predict.__file__, folder / "predict.py")
+    card = {
+        "format": kind,
+        "parameters": models.count_parameters(model),
+        "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
+        "max_length": min(tokenizer.model_max_length, model.config.max_position_embeddings),
+        "pad_id": tokenizer.pad_token_id,
+        "pad_token": tokenizer.pad_token,
+    }
+    (folder / "export.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    ours, exported = torch_logits(model, tokenizer, texts), exported_logits(folder, texts)
+    card |= {
+        "bytes": target.stat().st_size,
+        "largest_logit_difference": float(np.abs(ours - exported).max()),
+        "compared_texts": len(texts),
+        "changed_predictions": int((ours.argmax(-1) != exported.argmax(-1)).sum()),
+    }
+    if kind == "onnx" and card["largest_logit_difference"] > 1e-4:
+        raise UserError(
+            f"the exported model's logits stray {card['largest_logit_difference']:.1g} from PyTorch's: "
+            "nothing was written; try another version of torch or onnxruntime"
+        )
+    (folder / "export.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return card
+
+
+def to_onnx(model: PreTrainedModel, path: Path) -> None:
+    """Write a classifier as one ONNX file, batch size and length left free."""
+    ids = torch.tensor([[101, 2023, 102], [101, 2003, 102]]) % model.config.vocab_size
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    attention = model.config._attn_implementation
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter thinks aloud
+        warnings.simplefilter("ignore")
+        model.set_attn_implementation("eager")
+        try:
+            torch.onnx.export(
+                _LogitsOnly(model).eval(),
+                (ids, torch.ones_like(ids)),
+                str(path),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits"],
+                dynamic_shapes={"input_ids": free, "attention_mask": free},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        finally:
+            model.set_attn_implementation(attention)
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Weights to 8 bits, activations quantised on the fly (onnxruntime's dynamic quantisation)."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # it logs a warning about pre-processing on the root logger
+    try:
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8)
+    finally:
+        logging.getLogger().setLevel(level)
+
+
+def torch_logits(model: PreTrainedModel, tokenizer, texts: list[str]) -> np.ndarray:
+    """PyTorch's logits, float32 [texts, classes], in the texts' own order."""
+    rows = Dataset.from_dict(dict(tokenizer(texts, truncation=True)))
+    return predict_logits(model, rows, tokenizer)
+
+
+def exported_logits(folder: Path, texts: list[str], batch_size: int = 64, threads: int = 0) -> np.ndarray:
+    """An exported student's logits, float32 [texts, classes], in the texts' own order."""
+    session, tokenizer, _ = predict.load(folder, threads)
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    parts = [
+        predict.logits([texts[i] for i in order[start : start + batch_size]], session, tokenizer)
+        for start in range(0, len(texts), batch_size)
+    ]
+    logits = np.concatenate(parts)
+    return logits[np.argsort(order)]
+
+
+def main(argv: list[str]) -> None:
+    """`python -m kdhelpers export STUDENT --format onnx|onnx-int8 --output DIR`."""
+    parser = argparse.ArgumentParser(prog="python -m kdhelpers export", allow_abbrev=False, description=__doc__)
+    parser.error = _refuse
+    parser.add_argument("student", help="folder or hub id of a trained student, e.g. runs/movie-snippets/student")
+    parser.add_argument("--format", default="onnx", help="onnx (fp32, default) or onnx-int8")
+    parser.add_argument("--output", help="folder to write (default: beside the student, named after the format)")
+    parser.add_argument(
+        "--rows", help="texts to compare on: .csv, .tsv, .jsonl, .parquet (default: the run's test rows)"
+    )
+    parser.add_argument("--text-column", default="text", help="name of their text column (default: text)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder, once the new one is done")
+    options = parser.parse_args(argv)
+    student = Path(options.student)
+    output = Path(options.output).expanduser() if options.output else student.with_name(f"student-{options.format}")
+    predictions = student.parent / "predictions.csv"  # where the student lies in a run's folder
+    rows = options.rows or (predictions if student.is_dir() and predictions.is_file() else None)
+    texts = [row["text"] for row in data.read_file(str(rows), options.text_column, None)] if rows else None
+    facts = export(options.student, output, options.format, options.overwrite, texts)
+    changed, compared = facts["changed_predictions"], facts["compared_texts"]
+    print(f"{output}/model.onnx: {facts['bytes'] / 1e6:.1f} MB, labels {', '.join(facts['labels'])}")
+    print(
+        f"against PyTorch on {compared:,} texts: largest difference in logits {facts['largest_logit_difference']:.2g},"
+    )
+    print(f"  {changed:,} predictions changed ({100 * changed / compared:.1f} %)")
+    print(f'try it: python {output}/predict.py "A wonderful film."')
+
+
+def _refuse(message: str) -> None:
+    raise UserError(message)

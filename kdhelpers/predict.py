@@ -1,0 +1,45 @@
+"""Classify sentences with an exported student. Needs onnxruntime and tokenizers, neither torch nor transformers."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+
+def card(folder: str | Path) -> dict:
+    """What the folder says of itself: labels, longest input, padding."""
+    return json.loads((Path(folder) / "export.json").read_text(encoding="utf-8"))
+
+
+def load(folder: str | Path, threads: int = 0):
+    """(session, tokenizer, label names) of an exported student; `threads` 0 leaves their number to the runtime."""
+    folder, options, facts = Path(folder), onnxruntime.SessionOptions(), card(folder)
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(facts["max_length"])
+    tokenizer.enable_padding(pad_id=facts["pad_id"], pad_token=facts["pad_token"])
+    return session, tokenizer, facts["labels"]
+
+
+def encode(sentences: list[str], tokenizer) -> dict[str, np.ndarray]:
+    """The two inputs of the model, int64 [sentences, pieces]."""
+    rows = tokenizer.encode_batch(sentences)
+    return {
+        "input_ids": np.array([row.ids for row in rows], np.int64),
+        "attention_mask": np.array([row.attention_mask for row in rows], np.int64),
+    }
+
+
+def logits(sentences: list[str], session, tokenizer) -> np.ndarray:
+    """The student's logits, float32 [sentences, classes]."""
+    return session.run(None, encode(sentences, tokenizer))[0]
+
+
+if __name__ == "__main__":
+    session, tokenizer, labels = load(Path(__file__).parent)
+    for sentence in sys.argv[1:]:
+        print(f"{labels[int(logits([sentence], session, tokenizer).argmax())]}\t{sentence}")

@@ -1,0 +1,103 @@
+"""Export to ONNX and int8, on a tiny model that has learnt its task."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kdhelpers import export, models, predict
+from kdhelpers.__main__ import main
+from kdhelpers.errors import UserError
+from tests.tiny import save_model, teachable_rows, tiny_distilbert, tiny_tokenizer, trained_tiny_teacher
+
+NAMES = ["negative", "positive"]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    model = models.set_labels(trained_tiny_teacher(), NAMES)
+    return save_model(tmp_path_factory.mktemp("student"), model, tiny_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def exported(student, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    facts = {kind: export.export(str(student), folder / kind, kind) for kind in export.FORMATS}
+    return folder, facts
+
+
+def torch_logits(student, texts):
+    model, tokenizer = models.load_classifier(str(student), None).model.eval(), models.load_tokenizer(str(student))
+    batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        return model(**batch).logits.numpy()
+
+
+def test_fp32_agrees_with_pytorch_whatever_batch_and_length(student, exported):
+    folder, facts = exported
+    assert facts["onnx"]["largest_logit_difference"] < 1e-4
+    for texts in (["good film"], ["bad " * 200, "a", "the lovely town"], [row["text"] for row in teachable_rows(70)]):
+        ours, theirs = torch_logits(student, texts), export.exported_logits(folder / "onnx", texts)
+        assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_int8_is_smaller_and_changes_few_answers(student, exported):
+    folder, facts = exported
+    assert facts["onnx-int8"]["bytes"] < 0.8 * facts["onnx"]["bytes"]
+    texts = [row["text"] for row in teachable_rows(200)]
+    ours, theirs = torch_logits(student, texts), export.exported_logits(folder / "onnx-int8", texts)
+    assert np.mean(ours.argmax(-1) == theirs.argmax(-1)) > 0.95
+
+
+def test_the_folder_speaks_for_itself_without_torch(exported):
+    """predict.py runs where importing torch or transformers fails."""
+    folder = exported[0] / "onnx-int8"
+    block = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; import runpy; "
+    block += (
+        f"sys.argv = ['predict.py', 'a lovely film', 'an awful film']; runpy.run_path({str(folder / 'predict.py')!r}, "
+    )
+    block += "run_name='__main__')"
+    said = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True, cwd="/").stdout
+    assert said == "positive\ta lovely film\nnegative\tan awful film\n"
+    assert len(Path(predict.__file__).read_text().splitlines()) < 45
+
+
+def test_distilbert_too(tmp_path):
+    torch.manual_seed(0)
+    folder = save_model(tmp_path / "student", models.set_labels(tiny_distilbert(), NAMES), tiny_tokenizer())
+    assert export.export(str(folder), tmp_path / "out")["largest_logit_difference"] < 1e-4
+
+
+def test_a_failed_export_leaves_nothing(student, tmp_path, monkeypatch):
+    def fails(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "quantize", fails)
+    with pytest.raises(UserError, match="No space left"):
+        export.export(str(student), tmp_path / "out", "onnx-int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
+    (tmp_path / "kept").mkdir()
+    for arguments, sign in (
+        ([str(student), "--format", "onyx"], "onnx, onnx-int8"),
+        ([str(tmp_path / "nowhere")], "no model folder"),
+        ([str(student), "--output", str(tmp_path / "kept")], "--overwrite"),
+        ([models.EMBEDDED_BACKBONE, "--output", str(tmp_path / "x")], "no classification head"),
+    ):
+        assert main(["export", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert sign in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_command_says_what_it_made(student, tmp_path, capsys):
+    assert main(["export", str(student), "--format", "onnx-int8", "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "MB" in said
+    assert "predict.py" in said
