@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +96,11 @@ def run_rung(rung: Rung, splits, teacher, tokenizer, epochs: float, batch_size: 
     }
 
 
-def benchmark_training(rows: int, epochs: float, batch_size: int, seed: int) -> dict:
-    """The whole ladder on the default recipe's rows and teacher."""
+def benchmark_training(rows: int, epochs: float, batch_size: int, seed: int, rounds: int) -> dict:
+    """The whole ladder on the default recipe's rows and teacher, climbed `rounds` times.
+
+    A rung's seconds are those of its fastest round: whatever else the machine does can only slow a rung down.
+    """
     settings = train.RunSettings(MOVIE_SNIPPETS, Path("unused"))
     tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
     all_rows = train.load_rows(settings, None)
@@ -107,17 +109,20 @@ def benchmark_training(rows: int, epochs: float, batch_size: int, seed: int) -> 
     with tempfile.TemporaryDirectory() as folder:
         teacher = train.finetune_teacher(settings, backbone, splits, tokenizer, Path(folder)).model
     splits["train"] = splits["train"].select(range(min(rows, len(splits["train"]))))
-    results = []
-    for rung in training_ladder():
-        started = time.perf_counter()
-        results.append(run_rung(rung, splits, teacher, tokenizer, epochs, batch_size, seed))
-        log.info("%s: %.0f s (rung took %.0f s)", rung.name, results[-1]["seconds"], time.perf_counter() - started)
+    fastest: dict[str, dict] = {}
+    for number in range(rounds):
+        for rung in training_ladder():
+            result = run_rung(rung, splits, teacher, tokenizer, epochs, batch_size, seed)
+            log.info("round %d of %d, %s: %.0f s", number + 1, rounds, rung.name, result["seconds"])
+            if rung.name not in fastest or result["seconds"] < fastest[rung.name]["seconds"]:
+                fastest[rung.name] = result
     return {
         "rows": len(splits["train"]),
         "epochs": epochs,
         "batch_size": batch_size,
+        "rounds": rounds,
         "threads": torch.get_num_threads(),
-        "rungs": results,
+        "rungs": list(fastest.values()),
     }
 
 
@@ -136,7 +141,7 @@ def ladder_lines(result: dict) -> list[str]:
     ]
     title = (
         f"{result['rows']:,} rows, {result['epochs']:g} epochs, batch {result['batch_size']}, "
-        f"{result['threads']} threads; seconds include the teacher's logits"
+        f"{result['threads']} threads; seconds of the fastest of {result['rounds']} rounds, teacher's logits included"
     )
     return ["", title, *report.text_table(["", "seconds", "of them logits", "speed", "accuracy"], body)]
 
@@ -224,6 +229,9 @@ def main(argv: list[str]) -> None:
     training.add_argument("--epochs", type=float, default=3, help="passes over them (default 3)")
     training.add_argument("--batch-size", type=int, default=32, help="rows a step (default 32)")
     training.add_argument("--seed", type=int, default=42, help="seed of the student's training (default 42)")
+    training.add_argument(
+        "--rounds", type=int, default=2, help="how often each is timed, the fastest counts (default 2)"
+    )
     training.add_argument("--output", help="also write the numbers to this JSON file")
     inference = kinds.add_parser("inference", allow_abbrev=False, help="size, milliseconds and accuracy of models")
     inference.error = _refuse
@@ -240,10 +248,10 @@ def main(argv: list[str]) -> None:
     if options.kind == "inference":
         benchmark_inference(options)
         return
-    for name in ("rows", "epochs", "batch_size"):
+    for name in ("rows", "epochs", "batch_size", "rounds"):
         if getattr(options, name) <= 0:
             raise UserError(f"{name.replace('_', ' ')} must be greater than 0, not {getattr(options, name)}")
-    result = benchmark_training(options.rows, options.epochs, options.batch_size, options.seed)
+    result = benchmark_training(options.rows, options.epochs, options.batch_size, options.seed, options.rounds)
     print(*ladder_lines(result), sep="\n")
     if options.output:
         data.write_atomically(Path(options.output), (json.dumps(result, indent=1) + "\n").encode())

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import tempfile
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -159,12 +160,13 @@ def unpack(text: str, rows: int = 1000) -> np.ndarray:
 
 def estimate_minutes(rungs: list[Rung], seeds: int, kit: workshop.Prepared) -> float:
     """A rough estimate from timing the teacher on 256 rows: a training step costs about 4 forward passes a layer."""
-    import time
-
-    few = kit.splits["train"].select(range(256))
-    started = time.perf_counter()
-    predict_logits(kit.teacher, few, kit.tokenizer, bf16=train.choose_precision("auto") == "bf16")
-    a_layer = (time.perf_counter() - started) / 256 / models.num_layers(kit.teacher)
+    seconds = []
+    for _ in range(3):  # the first time is slow: memory is fetched, kernels are chosen
+        started = time.perf_counter()
+        few = kit.splits["train"].select(range(256))
+        predict_logits(kit.teacher, few, kit.tokenizer, bf16=train.choose_precision("auto") == "bf16")
+        seconds.append(time.perf_counter() - started)
+    a_layer = min(seconds) / len(few) / models.num_layers(kit.teacher)
     work = sum(rung.epochs * (rung.layers + (1.5 if rung.states != "none" else 0)) for rung in rungs)
     return 4 * a_layer * work * len(kit.splits["train"]) * seeds / 60
 
