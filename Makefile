@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help distill test test-fast lab notebooks benchmark lint clean
+.PHONY: help distill test test-fast lab notebooks benchmark figures lint clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,6 +41,11 @@ notebooks: $(READY)  ## run every notebook anew and save its outputs
 
 benchmark: $(READY)  ## seconds of training, from the article's way to ours
 	$(RUN) kdhelpers benchmark training
+
+figures: $(READY)  ## draw the README's figure anew
+	$(RUN) kdhelpers distill --overwrite
+	mkdir -p images
+	cp runs/movie-snippets/result.png images/result.png
 
 lint: $(READY)  ## style
 	$(RUN) ruff check .

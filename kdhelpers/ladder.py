@@ -163,7 +163,7 @@ def estimate_minutes(rungs: list[Rung], seeds: int, kit: workshop.Prepared) -> f
     seconds = []
     for _ in range(3):  # the first time is slow: memory is fetched, kernels are chosen
         started = time.perf_counter()
-        few = kit.splits["train"].select(range(256))
+        few = kit.splits["train"].select(range(min(256, len(kit.splits["train"]))))
         predict_logits(kit.teacher, few, kit.tokenizer, bf16=train.choose_precision("auto") == "bf16")
         seconds.append(time.perf_counter() - started)
     a_layer = min(seconds) / len(few) / models.num_layers(kit.teacher)

@@ -24,7 +24,8 @@ def search(
     recipe = kit.recipe
 
     def model_init(trial=None):
-        layers = trial.params.get("layers", recipe.student_layers) if trial else recipe.student_layers
+        # Trainer makes the model before it asks the space; a trial that is asked twice gives the same answer twice
+        layers = space(trial).get("layers", recipe.student_layers) if trial else recipe.student_layers
         train.set_seed(seed)
         chosen = models.evenly_spaced_layers(models.num_layers(kit.teacher), layers)
         return train.ready_to_train(models.student_from_layers(kit.teacher, chosen), recipe)
@@ -54,7 +55,7 @@ def search(
             compute_metrics=evaluation.compute_metrics,
         )
         trainer.remove_callback(PrinterCallback)
-        kept = {}
+        storage = optuna.storages.InMemoryStorage()  # Trainer gives back the best trial only; here are all
         trainer.hyperparameter_search(
             hp_space=lambda trial: {k: v for k, v in space(trial).items() if k != "layers"},
             compute_objective=lambda metrics: metrics["eval_accuracy"],
@@ -62,9 +63,10 @@ def search(
             direction="maximize",
             backend="optuna",
             sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, trials // 2)),
-            callbacks=[lambda study, trial: kept.update(study=study)],
+            storage=storage,
+            study_name="distillation",
         )
-    return kept["study"]
+    return optuna.load_study(study_name="distillation", storage=storage)
 
 
 def table(study: optuna.Study):

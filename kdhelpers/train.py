@@ -219,7 +219,9 @@ def fit(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
-    return Fit(trainer.accelerator.unwrap_model(trainer.model).float().eval(), seconds, trainer.state.best_metric)
+    # keep_fp32_wrapper=True, the default, would leave autocast in the model's forward: half-precision scores for ever
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).float().eval()
+    return Fit(model, seconds, trainer.state.best_metric)
 
 
 # --- the stages of a run -------------------------------------------------------------------------------------

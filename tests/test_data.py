@@ -178,6 +178,9 @@ def test_rows_without_a_label_become_unlabelled(tmp_path):
     (tmp_path / "more.txt").write_text("one more text\n\nand another\n", encoding="utf-8")
     rows = data.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", str(tmp_path / "more.txt"))
     assert rows.counts()["unlabelled"] == 4
+    (tmp_path / "more.csv").write_text("sentence\none\ntwo\nthree\n", encoding="utf-8")
+    rows = data.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", str(tmp_path / "more.csv"))
+    assert rows.counts()["unlabelled"] == 5
 
 
 def test_a_missing_value_in_parquet_is_unlabelled_and_floats_are_integers(tmp_path):
