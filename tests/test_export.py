@@ -62,7 +62,8 @@ def test_the_folder_speaks_for_itself_without_torch(exported):
     block += "run_name='__main__')"
     said = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True, cwd="/").stdout
     assert said == "positive\ta lovely film\nnegative\tan awful film\n"
-    assert len(Path(predict.__file__).read_text().splitlines()) < 45
+    lines = [line.strip() for line in Path(predict.__file__).read_text().splitlines()]
+    assert len([line for line in lines if line and not line.startswith('"""')]) < 35, "short enough to be read"
 
 
 def test_distilbert_too(tmp_path):
