@@ -40,8 +40,10 @@ def _distill(argv: list[str]) -> None:
         metrics = train.distill(settings)
         lines = report.result_lines(metrics, settings.output) if metrics else []
     else:
-        lines = report.seeds_lines(train.distill_seeds(settings, seeds), settings.output)
-    print(*lines, sep="\n")
+        summary = train.distill_seeds(settings, seeds)
+        lines = report.seeds_lines(summary, settings.output) if summary else []
+    if lines:  # under torchrun one process speaks
+        print(*lines, sep="\n")
 
 
 def _benchmark(argv: list[str]) -> None:

@@ -140,6 +140,7 @@ def training_arguments(
         "logging_steps": every,
         "report_to": "none",
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,  # a classifier uses all of its own
         "alpha": alpha,
         "temperature": temperature,
         **(choose if has_validation else {}),
@@ -527,6 +528,8 @@ def distill_seeds(settings: RunSettings, seeds: int) -> dict:
                 )
             )
         )
+    if not is_main():
+        return {}
     names = [name for name in ("teacher", "control", "student") if name in runs[0]]
     scores = {name: np.array([run[name]["test_accuracy"] for run in runs]) for name in names}
     summary = {
