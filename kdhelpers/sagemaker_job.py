@@ -24,7 +24,7 @@ from kdhelpers.train import RunSettings
 PROJECT_TAG = ("project", "distilling-bert")
 CHECKPOINTS = "/opt/ml/checkpoints"
 INPUTS = "/opt/ml/input/data"
-IMAGE = {"version": "5.3.0", "py_version": "py312", "base_framework_version": "pytorch2.9.0"}
+IMAGE_TAG = "2.9.0-transformers5.3.0-gpu-py312-cu130-ubuntu22.04"
 
 # USD an hour, on demand, us-east-1, as passed on to us in November 2026: edit them, or give --price.
 PRICES = {"ml.g4dn.xlarge": 0.74, "ml.g6.xlarge": 1.13, "ml.g5.xlarge": 1.41}
@@ -43,6 +43,7 @@ METRICS = {
     f"{name}:validation_accuracy": rf"{name}: step .* validation accuracy ([0-9.]+) %" for name in ("control", "student")
 } | {f"{name}:training_loss": rf"{name}: step .* training loss ([0-9.]+)" for name in ("control", "student")}
 
+ROLE_ARN = r"arn:aws[a-z\-]*:iam::\d{12}:role/[a-zA-Z_0-9+=,.@\-_/]+"
 SET_BY_THE_JOB = ("output", "output_dir", "checkpoints", "resume", "overwrite", "seeds")
 LOCAL_INPUTS = ("train", "validation", "test", "unlabelled", "teacher", "student")
 SECRET_NAMES = re.compile(r"token|password|passwd|secret|credential|api.?key|access.?key", re.IGNORECASE)
@@ -190,11 +191,18 @@ def require_sdk() -> None:
 
 
 def training_image(region: str, instance: str) -> str:
-    """The address of the Hugging Face training image. Raises UserError for a region or machine without one."""
+    """The address of the Hugging Face training image. Raises UserError for a region or machine without one.
+
+    The SDK is asked for the registry by an older image, since SDK 3.7 does not know the newest by name.
+    """
     from sagemaker.core import image_uris
 
+    older = {"version": "4.56.2", "py_version": "py312", "base_framework_version": "pytorch2.8.0"}
     try:
-        return image_uris.retrieve("huggingface", region=region, instance_type=instance, image_scope="training", **IMAGE)
+        address = image_uris.retrieve(
+            "huggingface", region=region, instance_type=instance, image_scope="training", **older
+        )
+        return f"{address.split(':')[0]}:{IMAGE_TAG}"
     except (KeyError, ValueError) as error:
         if "processor" in str(error):
             raise UserError(
@@ -374,6 +382,8 @@ def check(plan: JobPlan) -> dict:
         problems.append(
             f"the job's name {plan.name!r} may have letters, digits and hyphens, 48 at most: the time is added to it"
         )
+    if plan.role is not None and not re.fullmatch(ROLE_ARN, plan.role):
+        problems.append(f"the role {plan.role!r} is no ARN such as arn:aws:iam::123456789012:role/NAME")
     request: dict = {}
     if not problems:
         request = training_request(plan)
