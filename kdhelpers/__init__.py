@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "arguments", "benchmark", "check", "checks", "data", "errors", "evaluation", "logits", "losses", "machine",
-    "models", "plots", "recipes", "report", "train", "trainer", "workshop",
+    "models", "plots", "recipes", "report", "sagemaker_cloud", "sagemaker_job", "sagemaker_rehearse", "train",
+    "trainer", "workshop",
 )  # fmt: skip
 _FUNCTIONS = {"doctor": "machine", "compare": "evaluation", "prepare": "workshop", "show": "plots"}
 

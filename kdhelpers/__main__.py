@@ -12,6 +12,7 @@ USAGE = """usage: python -m kdhelpers COMMAND [options]
 
   distill             distil a teacher into a small student and judge the result
   benchmark training  seconds of the article's way of training against ours, switch by switch
+  sagemaker           plan, check, rehearse, launch, follow and clean up the same run on Amazon SageMaker
   doctor              check this machine: versions, memory, caches, Hub and AWS reach
 
 COMMAND --help says more."""
@@ -56,7 +57,14 @@ def _doctor(argv: list[str]) -> None:
     machine.main(argv)
 
 
-COMMANDS = {"distill": _distill, "benchmark": _benchmark, "doctor": _doctor}
+def _sagemaker(argv: list[str]) -> None:
+    from kdhelpers import sagemaker_commands
+
+    quiet()
+    sagemaker_commands.main(argv)
+
+
+COMMANDS = {"distill": _distill, "benchmark": _benchmark, "sagemaker": _sagemaker, "doctor": _doctor}
 
 
 def disk_is_full(error: BaseException | None) -> bool:

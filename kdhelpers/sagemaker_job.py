@@ -40,7 +40,8 @@ WORK = {"movie-snippets": (8_041, 2_000, 25, 10.6e6, 5.3e6), "sst2": (67_349, 67
 
 # The job's log lines that SageMaker turns into curves.
 METRICS = {
-    f"{name}:validation_accuracy": rf"{name}: step .* validation accuracy ([0-9.]+) %" for name in ("control", "student")
+    f"{name}:validation_accuracy": rf"{name}: step .* validation accuracy ([0-9.]+) %"
+    for name in ("control", "student")
 } | {f"{name}:training_loss": rf"{name}: step .* training loss ([0-9.]+)" for name in ("control", "student")}
 
 ROLE_ARN = r"arn:aws[a-z\-]*:iam::\d{12}:role/[a-zA-Z_0-9+=,.@\-_/]+"
@@ -210,7 +211,9 @@ def training_image(region: str, instance: str) -> str:
                 f"take one of {', '.join(PRICES)}"
             ) from error
         if "region" in str(error).lower():
-            raise UserError(f"the training image is not in region {region}: launch in another, e.g. us-east-1") from error
+            raise UserError(
+                f"the training image is not in region {region}: launch in another, e.g. us-east-1"
+            ) from error
         raise UserError(f"no training image for {instance} in {region}: {error}") from error
 
 

@@ -186,7 +186,10 @@ def container_environment(request: dict, folder: Path, python: str) -> dict[str,
 
 
 def run(
-    folder: Path, python: str = sys.executable, say: Callable[[str], None] | None = None, interrupt_at: str | None = None
+    folder: Path,
+    python: str = sys.executable,
+    say: Callable[[str], None] | None = None,
+    interrupt_at: str | None = None,
 ) -> Rehearsal:
     """Run what `stage` laid out, as the container would. `say` gets the training script's own lines as they come.
 
