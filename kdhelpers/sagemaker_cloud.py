@@ -113,7 +113,7 @@ def ending(job: dict) -> str | None:
     if reason.startswith("CapacityError"):
         return explain("CapacityError", reason)
     said = reason.split("ErrorMessage", 1)[-1].strip(' ":\n') or "it left no message"
-    return f"the job failed, and its script said: {said.splitlines()[-1]} (more in CloudWatch, /aws/sagemaker/TrainingJobs)"
+    return f"the job failed, and its script said: {said.splitlines()[-1]} (all of it: CloudWatch, TrainingJobs)"
 
 
 # --- launching ------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def boto_session(region: str | None):
 
 
 def find_role(plan: JobPlan, session) -> str:
-    """The role that the job runs as: the plan's, $KD_ROLE_ARN, or Studio's own. Raises UserError where there is none."""
+    """The role that the job runs as: the plan's, $KD_ROLE_ARN, or Studio's. Raises UserError where there is none."""
     if plan.role or os.environ.get("KD_ROLE_ARN"):
         return plan.role or os.environ["KD_ROLE_ARN"]
     from sagemaker.core.helper.session_helper import get_execution_role

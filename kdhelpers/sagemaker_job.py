@@ -6,6 +6,7 @@ functions: it takes seconds.
 
 import contextlib
 import dataclasses
+import difflib
 import importlib.util
 import logging
 import os
@@ -331,15 +332,12 @@ def _shape_problems(value, shape, where: str) -> Iterator[str]:
             else:
                 yield from _shape_problems(part, shape.members[name], f"{where}.{name}")
         return
-    if shape.type_name in ("list", "map", "string"):
-        size = len(value)
-    else:
-        size = value
+    size, unit = (len(value), " long") if shape.type_name in ("list", "map", "string") else (value, "")
     limits = shape.metadata
     if "max" in limits and size > limits["max"]:
-        yield f"{where} is {size} long, {limits['max']} is the most" if size is not value else f"{where} is {value}"
+        yield f"{where} is {size}{unit}, {limits['max']} is the most"
     elif "min" in limits and size < limits["min"]:
-        yield f"{where} is {value!r}: too small or too short"
+        yield f"{where} is {size}{unit}, {limits['min']} is the least"
     elif shape.type_name == "list":
         for index, part in enumerate(value):
             yield from _shape_problems(part, shape.member, f"{where}[{index}]")
@@ -349,7 +347,7 @@ def _shape_problems(value, shape, where: str) -> Iterator[str]:
             yield from _shape_problems(part, shape.value, f"{where}[{name}]")
     elif shape.type_name == "string":
         if getattr(shape, "enum", None) and value not in shape.enum:
-            near = arguments.difflib.get_close_matches(value, shape.enum, n=1)
+            near = difflib.get_close_matches(value, shape.enum, n=1)
             yield f"{where} is {value!r}, which does not exist" + (f": did you mean {near[0]}?" if near else "")
         pattern = limits.get("pattern")
         if pattern and "\\p{" not in pattern and not re.fullmatch(pattern, value, flags=re.DOTALL):
@@ -425,7 +423,7 @@ def most_expensive(plan: JobPlan) -> float | None:
 
 def megabytes(size: int) -> str:
     """A size for people."""
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
 def plan_lines(plan: JobPlan) -> list[str]:
@@ -433,7 +431,7 @@ def plan_lines(plan: JobPlan) -> list[str]:
     price, minutes, most = hourly_price(plan), expected_minutes(plan), most_expensive(plan)
     kind = f"spot, {plan.max_wait_minutes} minutes at most with waiting" if plan.spot else "on demand"
     processes = f", {plan.processes} processes under torchrun" if plan.processes > 1 else ""
-    uploads = [f"{name} {megabytes(size_of(path))}" for name, path in channels(plan).items()]
+    uploads = ["the code", *(f"{name} {megabytes(size_of(path))}" for name, path in channels(plan).items())]
     bucket = plan.bucket or "your SageMaker bucket"
     if minutes is None:
         time = "not known for these models or this machine; the limit bounds it"
@@ -450,7 +448,7 @@ def plan_lines(plan: JobPlan) -> list[str]:
         f"image     {training_image(plan.region, plan.instance).split('/')[-1]}",
         f"machine   1 x {plan.instance}, {kind}{processes}, stopped after {plan.max_minutes} minutes",
         f"runs      distill {' '.join(as_argv(plan.hyperparameters))}".rstrip(),
-        f"uploads   the code, {', '.join(uploads)}, to {bucket}",
+        f"uploads   {', '.join(uploads)}, to {bucket}",
         f"time      {time}",
         f"cost      {cost}",
     ]
