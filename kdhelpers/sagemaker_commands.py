@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from kdhelpers import arguments
 from kdhelpers import sagemaker_cloud as cloud
 from kdhelpers import sagemaker_job as job
 from kdhelpers import sagemaker_rehearse as rehearsal
@@ -54,6 +55,17 @@ def _place_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", help="AWS region (default: your configuration's, else us-east-1)")
     parser.add_argument("--role", help="ARN of the job's role (default: KD_ROLE_ARN, or Studio's)")
     parser.add_argument("--bucket", help="S3 bucket (default: SageMaker's)")
+
+
+def _require_spelling(unknown: list[str], parser: argparse.ArgumentParser) -> None:
+    """Refuse what is no option of distill, and nearly one of the job's."""
+    ours = [option for action in parser._actions for option in action.option_strings]
+    theirs = [option for action in arguments.distill_parser()._actions for option in action.option_strings]
+    for given in unknown:
+        name = given.split("=")[0]
+        near = difflib.get_close_matches(name, ours, n=1, cutoff=0.8)
+        if name.startswith("--") and name not in theirs and near:
+            raise UserError(f"unknown argument {name}: did you mean {near[0]}?")
 
 
 def _region(given: str | None) -> str:
@@ -183,4 +195,5 @@ def main(argv: list[str]) -> None:
         print(*OTHERS[command](options), sep="\n")
         return
     options, unknown = parser.parse_known_args(rest)
+    _require_spelling(unknown, parser)
     print(*PLANNED[command](_planned(options, unknown), options), sep="\n")
