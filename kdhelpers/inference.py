@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 LONGEST_BATCH = 64
+LONGEST_TEXT = 128  # word pieces
 
 
 def model_fn(model_dir: str, context=None) -> dict:
@@ -43,7 +44,8 @@ def input_fn(body: str | bytes, content_type: str, context=None) -> list[str]:
 def predict_fn(texts: list[str], loaded: dict, context=None) -> list[dict]:
     """Label and probability for each text."""
     model, tokenizer = loaded["model"], loaded["tokenizer"]
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
+    longest = min(LONGEST_TEXT, model.config.max_position_embeddings)
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
     accepted = inspect.signature(model.forward).parameters  # a DistilBERT takes no token_type_ids
     with torch.inference_mode():
         probabilities = model(**{name: batch[name] for name in batch if name in accepted}).logits.softmax(-1)

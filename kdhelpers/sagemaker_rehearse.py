@@ -35,6 +35,12 @@ IMAGE_VERSIONS = (
     "numpy<2",
 )
 
+# An editable install of this package would stand in for whatever the uploaded copy lacks.
+ONLY_THE_UPLOADED_CODE = """import sys
+
+sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
+"""
+
 PROVES = (
     "the code, the data and the drivers that would be uploaded are complete",
     "the SDK's own start script and driver start the training script with these hyperparameters",
@@ -171,11 +177,13 @@ def container_environment(request: dict, folder: Path, python: str) -> dict[str,
         (commands / name).write_text(f'#!/bin/bash\nexec {shlex.quote(python)} {arguments} "$@"\n', encoding="utf-8")
         (commands / name).chmod(0o755)
     (folder / "home").mkdir(exist_ok=True)
+    (folder / "home" / "sitecustomize.py").write_text(ONLY_THE_UPLOADED_CODE, encoding="utf-8")
     given = {key: at_home(value, folder / "ml") for key, value in request.get("Environment", {}).items()}
     kept = {key: os.environ[key] for key in ("OMP_NUM_THREADS", "PIP_CONFIG_FILE") if key in os.environ}
     return {
         "PATH": f"{commands}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folder / "home"),
+        "PYTHONPATH": str(folder / "home"),
         "LANG": "C.UTF-8",
         "TOKENIZERS_PARALLELISM": "false",
         "TRAINING_JOB_NAME": request["TrainingJobName"],
