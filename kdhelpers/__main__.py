@@ -13,6 +13,7 @@ USAGE = """usage: python -m kdhelpers COMMAND [options]
   distill             distil a teacher into a small student and judge the result
   benchmark training  seconds of the article's way of training against ours, switch by switch
   sagemaker           plan, check, rehearse, launch, follow and clean up the same run on Amazon SageMaker
+  logits              let the teacher label a large corpus once, shared among processes
   doctor              check this machine: versions, memory, caches, Hub and AWS reach
 
 COMMAND --help says more."""
@@ -57,6 +58,14 @@ def _doctor(argv: list[str]) -> None:
     machine.main(argv)
 
 
+def _logits(argv: list[str]) -> None:
+    from kdhelpers import labelling
+
+    quiet()
+    start_console()
+    labelling.main(argv)
+
+
 def _sagemaker(argv: list[str]) -> None:
     from kdhelpers import sagemaker_commands
 
@@ -64,7 +73,13 @@ def _sagemaker(argv: list[str]) -> None:
     sagemaker_commands.main(argv)
 
 
-COMMANDS = {"distill": _distill, "benchmark": _benchmark, "sagemaker": _sagemaker, "doctor": _doctor}
+COMMANDS = {
+    "distill": _distill,
+    "benchmark": _benchmark,
+    "logits": _logits,
+    "sagemaker": _sagemaker,
+    "doctor": _doctor,
+}
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -277,6 +277,12 @@ def rehearse(
     return result
 
 
+def show_steps(line: str) -> None:
+    """For `say`: print what a reader wants to watch, leave out the table and the folder at the end."""
+    if line.startswith(("rows:", "teacher", "control: ", "student: ")):
+        print(line, flush=True)
+
+
 def result_lines(result: Rehearsal) -> list[str]:
     """What a rehearsal has shown, and what it has not."""
     proved = [f"  proves      {line}" for line in PROVES]
