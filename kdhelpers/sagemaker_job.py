@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib.util
 import logging
+import math
 import os
 import re
 import shutil
@@ -260,19 +261,31 @@ def build_trainer(plan: JobPlan, session, code: Path):
     return trainer, [InputData(channel_name=name, data_source=str(path)) for name, path in inputs.items()]
 
 
+def forget_clients() -> None:
+    """Make the SDK drop the AWS client that it keeps: SDK 3.7 would sign a launch with a check's empty credentials."""
+    from sagemaker.core.utils.utils import SageMakerClient
+
+    if hasattr(SageMakerClient, "reset"):
+        SageMakerClient.reset()
+    else:
+        type(SageMakerClient)._instances.pop(SageMakerClient, None)
+
+
 @contextlib.contextmanager
 def quiet_sdk() -> Iterator[None]:
-    """Keep the SDK's running commentary off the screen, and keep it from asking IAM about the role.
+    """Work with the SDK: its commentary kept off the screen, no question to IAM about the role, no client kept.
 
     Its questions to IAM need rights that a launch does not, and raise false alarms (sagemaker-python-sdk#6019).
     """
     level = logging.root.manager.disable
+    forget_clients()
     logging.disable(logging.WARNING)
     try:
         with mock.patch.dict(os.environ, {"SAGEMAKER_VALIDATE_ROLE": "false"}):
             yield
     finally:
         logging.disable(level)
+        forget_clients()
 
 
 class _CapturedError(Exception):
@@ -421,6 +434,11 @@ def most_expensive(plan: JobPlan) -> float | None:
     return None if price is None else price * plan.max_minutes / 60
 
 
+def rounded_up(dollars: float) -> float:
+    """To the next full cent: a limit must not be understated."""
+    return math.ceil(round(100 * dollars, 6)) / 100
+
+
 def megabytes(size: int) -> str:
     """A size for people."""
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
@@ -442,7 +460,9 @@ def plan_lines(plan: JobPlan) -> list[str]:
     else:
         usual = "" if minutes is None else f"about {price * minutes / 60:.2f} USD, "
         source = "your price" if plan.price is not None else f"price of {PRICES_OF}; look yours up"
-        cost = f"{usual}at most {most:.2f} USD ({plan.max_minutes} minutes at {price:.2f} an hour: {source})"
+        cost = (
+            f"{usual}at most {rounded_up(most):.2f} USD ({plan.max_minutes} minutes at {price:.2f} an hour: {source})"
+        )
     return [
         f"job       {plan.name}-(time), in {plan.region}, role {plan.role or '(named at launch)'}",
         f"image     {training_image(plan.region, plan.instance).split('/')[-1]}",
