@@ -28,7 +28,6 @@ from kdhelpers.sagemaker_job import (
 )
 
 RUNNING = ("InProgress", "Stopping")
-INFERENCE_IMAGE = {"version": "5.5.3", "py_version": "py312", "base_framework_version": "pytorch2.6.0"}
 
 
 # --- errors in one sentence -----------------------------------------------------------------------------------
@@ -228,6 +227,20 @@ def bring_home(job: dict, folder: Path, region: str | None = None) -> Path:
 # --- an endpoint, for as long as it is needed -----------------------------------------------------------------
 
 
+def inference_image(region: str, instance: str) -> str:
+    """The address of the inference image with transformers 5.5.3; SDK 3.7 knows only its older sister by name."""
+    from sagemaker.core import image_uris
+
+    older = {"version": "4.51.3", "py_version": "py312", "base_framework_version": "pytorch2.6.0"}
+    try:
+        address = image_uris.retrieve(
+            "huggingface", region=region, instance_type=instance, image_scope="inference", **older
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(f"no inference image for {instance} in {region}: try ml.m5.large, or us-east-1") from error
+    return address.replace("4.51.3", "5.5.3")
+
+
 def pack(model: Path, archive: Path) -> Path:
     """A run's folder as the archive that an endpoint unpacks: student/ and code/inference.py."""
     if not (Path(model) / "student" / "config.json").is_file():
@@ -267,15 +280,11 @@ def endpoint(model: Path, plan: JobPlan, instance: str = "ml.m5.large") -> Itera
 
     with aws_errors():
         plan, session = located(plan)
-        from sagemaker.core import image_uris
-
         client = session.boto_session.client("sagemaker")
         runtime = session.boto_session.client("sagemaker-runtime")
         name = f"{plan.name}-{time.strftime('%Y%m%d%H%M%S')}"
         tags = [{"Key": PROJECT_TAG[0], "Value": PROJECT_TAG[1]}]
-        image = image_uris.retrieve(
-            "huggingface", region=plan.region, instance_type=instance, image_scope="inference", **INFERENCE_IMAGE
-        )
+        image = inference_image(plan.region, instance)
         with tempfile.TemporaryDirectory() as folder:
             archive = pack(model, Path(folder, "model.tar.gz"))
             key = f"{plan.name}/{name}/model.tar.gz"

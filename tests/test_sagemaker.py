@@ -221,14 +221,20 @@ def test_the_walk_through_botocores_model_finds_planted_faults(plan):
 def test_the_image_is_the_one_that_the_sdk_knows():
     from sagemaker.core import image_uris
 
-    newest = {"version": "5.3.0", "py_version": "py312", "base_framework_version": "pytorch2.9.0"}
+    def known(version, torch, instance, scope):
+        return image_uris.retrieve(
+            "huggingface", region="eu-west-1", version=version, py_version="py312", instance_type=instance,
+            image_scope=scope, base_framework_version=torch,
+        )  # fmt: skip
+
     try:
-        known = image_uris.retrieve(
-            "huggingface", region="eu-west-1", instance_type="ml.g5.xlarge", image_scope="training", **newest
-        )
+        training = known("5.3.0", "pytorch2.9.0", "ml.g5.xlarge", "training")
+        inference_images = [known("5.5.3", "pytorch2.6.0", i, "inference") for i in ("ml.m5.large", "ml.g5.xlarge")]
     except ValueError:
-        pytest.skip("this SDK is older than the image")
-    assert job.training_image("eu-west-1", "ml.g5.xlarge") == known
+        pytest.skip("this SDK is older than the images")
+    assert job.training_image("eu-west-1", "ml.g5.xlarge") == training
+    ours = [cloud.inference_image("eu-west-1", instance) for instance in ("ml.m5.large", "ml.g5.xlarge")]
+    assert ours == inference_images
 
 
 def test_telemetry_is_off_unless_asked_for(monkeypatch):
