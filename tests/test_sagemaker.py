@@ -574,3 +574,25 @@ def test_the_commands_speak_plainly(capsys):
         assert error.count("\n") == 1
     assert main(["sagemaker", "check", "--recipe", "sst2"]) == 0
     assert "AWS would take this request" in capsys.readouterr().out
+
+
+# --- the exercise of notebook 08
+
+
+def test_the_exercise_tells_what_is_wrong(capsys):
+    from kdhelpers import check
+
+    right = job.JobPlan(
+        {"recipe": "sst2", "temperature": 4}, instance="ml.g4dn.xlarge", spot=True, max_minutes=60, max_wait_minutes=90
+    )
+    for answer, words in (
+        (..., "not attempted"),
+        (right, "passed"),
+        (replace(right, max_wait_minutes=30), "not yet: the maximum waiting time (1800 s) is shorter"),
+        (replace(right, spot=False, max_wait_minutes=None), "not yet: spot is False"),
+        (replace(right, hyperparameters={"recipe": "sst2"}), "not yet: it would run sst2 at temperature 3"),
+        (replace(right, hyperparameters={"temparature": 4}), "did you mean --temperature?"),
+        ("ml.g4dn.xlarge", "not yet: your answer raised"),
+    ):
+        check.spot_plan(answer)
+        assert words in capsys.readouterr().out
