@@ -15,6 +15,8 @@ USAGE = """usage: python -m kdhelpers COMMAND [options]
   ladder              students over seeds, sizes, amounts of text and losses: what helps, and what does not
   benchmark training  seconds of the article's way of training against ours, switch by switch
   benchmark inference size, milliseconds and accuracy of models, PyTorch and ONNX side by side
+  sagemaker           plan, check, rehearse, launch, follow and clean up the same run on Amazon SageMaker
+  logits              let the teacher label a large corpus once, shared among processes
   doctor              check this machine: versions, memory, caches, Hub and AWS reach
 
 COMMAND --help says more."""
@@ -77,7 +79,30 @@ def _doctor(argv: list[str]) -> None:
     machine.main(argv)
 
 
-COMMANDS = {"distill": _distill, "export": _export, "ladder": _ladder, "benchmark": _benchmark, "doctor": _doctor}
+def _logits(argv: list[str]) -> None:
+    from kdhelpers import labelling
+
+    quiet()
+    start_console()
+    labelling.main(argv)
+
+
+def _sagemaker(argv: list[str]) -> None:
+    from kdhelpers import sagemaker_commands
+
+    quiet()
+    sagemaker_commands.main(argv)
+
+
+COMMANDS = {
+    "distill": _distill,
+    "export": _export,
+    "ladder": _ladder,
+    "benchmark": _benchmark,
+    "logits": _logits,
+    "sagemaker": _sagemaker,
+    "doctor": _doctor,
+}
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -58,6 +58,9 @@ class DistillArguments:
     train_embeddings: bool | None = HfArg(default=None, help="Train the word embeddings too (default: frozen).")
     dropout: float | None = HfArg(default=None, help="Dropout in training, of every model trained here.")
     drop_leaks: bool | None = HfArg(default=None, help="Leave out training rows that stand in validation or test.")
+    rows: int | None = HfArg(
+        default=None, help="Train on this many rows only, and score on as small a share: to rehearse a run."
+    )
     seed: int = HfArg(default=42, help="Seed of the first run.")
     seeds: int = HfArg(default=1, help="How many runs, with seeds seed, seed + 1, ...; prints mean and spread.")
     live_teacher: bool = HfArg(
@@ -178,6 +181,7 @@ def run_settings(argv: list[str]) -> tuple[RunSettings, int]:
         recipe=recipe,
         output=Path(arguments.output or f"runs/{recipe.name}").expanduser(),
         files=files,
+        rows=arguments.rows,
         seed=arguments.seed,
         live_teacher=arguments.live_teacher,
         control=not arguments.no_control,

@@ -170,6 +170,28 @@ def dollars_saved(answer: float) -> None:
     _judge(answer, judge)
 
 
+def spot_plan(answer) -> None:
+    """08: the plan of a spot job on an ml.g4dn.xlarge: sst2, temperature 4, 60 minutes, 90 with waiting."""
+
+    def judge(plan):
+        from kdhelpers import sagemaker_job
+
+        try:
+            sagemaker_job.check(plan)
+        except UserError as error:
+            return str(error)
+        settings = sagemaker_job.run_settings(plan)
+        wanted = {"instance": "ml.g4dn.xlarge", "spot": True, "max_minutes": 60, "max_wait_minutes": 90}
+        for name, value in wanted.items():
+            if getattr(plan, name) != value:
+                return f"{name} is {getattr(plan, name)}, not {value}"
+        if (settings.recipe.name, settings.recipe.temperature) != ("sst2", 4.0):
+            return f"it would run {settings.recipe.name} at temperature {settings.recipe.temperature:g}"
+        return None
+
+    _judge(answer, judge)
+
+
 def distill_command(answer: str) -> None:
     """09: the options for a 4-layer student, temperature 4, on train.csv, with the teacher run live."""
 

@@ -169,6 +169,48 @@ def the_way() -> Figure:
     return figure
 
 
+def life_of_a_job() -> Figure:
+    """What runs where in a SageMaker job's life, and what costs money when: three lanes, time from left to right."""
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained", dpi=120)
+    axis = figure.subplots()
+    axis.set_xlim(0, 15.2)
+    axis.set_ylim(-0.75, 3)
+    axis.set_yticks([2.5, 1.5, 0.5], ["your machine", "S3", "SageMaker's\nmachines"], fontsize=11)
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    for line in (1, 2):
+        axis.axhline(line, color="#DDDDDD", linewidth=0.8)
+    free, paid = "#EAF3F8", "#FBE3D3"
+    boxes = [
+        (0.1, 2, 1.5, "plan\ncheck", free),
+        (1.8, 2, 1.8, "rehearse", free),
+        (3.8, 2, 1.5, "launch", free),
+        (3.8, 1, 1.9, "code, data", free),
+        (5.4, 0, 1.6, "start-up", paid),
+        (7.1, 0, 2.2, "training", paid),
+        (7.1, 1, 2.2, "checkpoints", free),
+        (9.5, 1, 1.9, "model.tar.gz", free),
+        (9.5, 2, 1.9, "bring home", free),
+        (11.6, 0, 2.6, "endpoint", paid),
+        (13.2, 2, 1.6, "clean", free),
+    ]
+    for x, lane, width, text, colour in boxes:
+        edge = "#D55E00" if colour == paid else "#0072B2"
+        style = {"boxstyle": "round,pad=0.04", "facecolor": colour, "edgecolor": edge}
+        axis.add_patch(FancyBboxPatch((x, lane + 0.2), width, 0.6, **style, hatch="//" if colour == paid else None))
+        plain = {"boxstyle": "square,pad=0.1", "facecolor": colour, "edgecolor": "none"}
+        axis.text(x + width / 2, lane + 0.5, text, ha="center", va="center", fontsize=10.5, bbox=plain)
+    for start, end, words in ((5.4, 9.3, "billed by the minute, ends by itself"), (11.6, 14.2, "billed until deleted")):
+        axis.annotate("", (end, -0.12), (start, -0.12), arrowprops={"arrowstyle": "|-|", "color": "#D55E00"})
+        axis.text((start + end) / 2, -0.5, words, ha="center", va="center", fontsize=10.5, color="#A34700")
+    axis.text(0.1, 0.5, "up to here\nno AWS account\nis needed", fontsize=10.5, color="#0072B2", va="center")
+    axis.axvline(3.7, color="#0072B2", linestyle="--", linewidth=1)
+    axis.text(14.15, 1.5, "deletes", ha="center", va="center", fontsize=10, style="italic")
+    axis.annotate("", (13.4, 0.85), (13.6, 2.1), arrowprops={"arrowstyle": "-|>", "color": "#333333"})
+    return figure
+
+
 def accuracy_against_parameters(metrics: dict) -> Figure:
     """A run's result: test accuracy with 95 % interval against millions of parameters, one mark a model."""
     figure, axis = new_figure()
