@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedModel
 
-from kdhelpers import evaluation, models, report, train, workshop
+from kdhelpers import evaluation, export, models, report, train, workshop
 from kdhelpers.data import cache_home, write_atomically
 from kdhelpers.errors import UserError
 from kdhelpers.logits import predict_logits
@@ -56,9 +57,10 @@ STATES = (
     Rung("+ TinyBERT", states="tinybert"),
     Rung("+ MiniLM", states="minilm"),
 )
-LONG = (Rung("2 layers, 8 epochs", layers=2, epochs=8), Rung("1 layer, 8 epochs", layers=1, epochs=8))
+LONG = tuple(Rung(f"{layers} layer{'s' * (layers > 1)}, 8 epochs", layers=layers, epochs=8) for layers in (3, 2, 1))
 GROUPS = {"helps": WHAT_HELPS, "sizes": SIZES, "states": STATES, "long": LONG}
-SCORES = ("rung", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy", "seconds")
+SCORES = ("rung", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
+          "int8_accuracy", "seconds")  # fmt: skip
 
 
 def run_rung(rung: Rung, kit: workshop.Prepared, seed: int, progress: bool = False) -> tuple[dict, train.Fit]:
@@ -114,16 +116,26 @@ def run_rung(rung: Rung, kit: workshop.Prepared, seed: int, progress: bool = Fal
         "steps": steps,
         "validation_accuracy": round(fit.validation_accuracy, 4),
         "test_accuracy": float(right.mean()),
+        "int8_accuracy": int8_accuracy(fit.model, kit),
         "seconds": round(fit.seconds, 1),
         "right": pack(right),
     }
     return row, fit
 
 
+def int8_accuracy(model: PreTrainedModel, kit: workshop.Prepared) -> float:
+    """Test accuracy of what `export --format onnx-int8` makes of a model, answered by ONNX Runtime."""
+    with tempfile.TemporaryDirectory() as work:
+        trained, exported = Path(work, "trained"), Path(work, "int8")
+        export.export(str(kit.save(model, trained)), exported, "onnx-int8")
+        logits = export.exported_logits(exported, list(kit.splits["test"]["text"]))
+    return float((logits.argmax(-1) == kit.labels("test")).mean())
+
+
 def student(kit: workshop.Prepared, rung: Rung, seed: int = 42):
     """The student of one rung, from the cache or trained (a minute or two on two cores)."""
     everything = [
-        dataclasses.asdict(rung),
+        dataclasses.asdict(dataclasses.replace(rung, name="")),
         dataclasses.asdict(kit.recipe),
         seed,
         train.choose_precision("auto"),
@@ -238,6 +250,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     grouped = runs.groupby("rung", sort=False)
     table = grouped["test_accuracy"].agg(["mean", "std", "count"])
     table["validation"] = grouped["validation_accuracy"].mean()
+    table["int8"] = grouped["int8_accuracy"].mean()
     table["layers"] = grouped["layers"].first()
     return table
 
@@ -267,11 +280,24 @@ def paired_over_seeds(runs: pd.DataFrame, a: str, b: str) -> evaluation.Comparis
 
 def lines(runs: pd.DataFrame) -> list[str]:
     """The ladder as a table."""
+    table = summary(runs)
+    teacher = table["mean"].get("teacher", np.nan)
     body = [
-        [name, f"{row.layers:.0f}", f"{100 * row['mean']:.1f}", f"{100 * row['std']:.1f}", f"{row['count']:.0f}"]
-        for name, row in summary(runs).iterrows()
+        [
+            name,
+            f"{row.layers:.0f}",
+            f"{100 * row['mean']:.1f}",
+            f"{100 * row['std']:.1f}",
+            f"{100 * row['mean'] / teacher:.1f}",
+            "" if np.isnan(row.int8) else f"{100 * row.int8:.1f}",
+            "" if np.isnan(row.int8) else f"{100 * row.int8 / teacher:.1f}",
+            f"{row['count']:.0f}",
+        ]
+        for name, row in table.iterrows()
     ]
-    return ["", "Test accuracy in %, over seeds.", *report.text_table(["", "layers", "mean", "std", "seeds"], body)]
+    header = ["", "layers", "mean", "std", "of teacher", "int8", "of teacher", "seeds"]
+    title = "Test accuracy in %: mean and deviation over seeds, as a share of the teacher's, and of the int8 export."
+    return ["", title, *report.text_table(header, body)]
 
 
 def main(argv: list[str]) -> None:

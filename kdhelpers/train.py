@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from kdhelpers import checks, data, evaluation, models
 from kdhelpers.errors import UserError
@@ -185,6 +184,18 @@ class QuietProgress(ProgressCallback):
         """Nothing: EpochLines speaks."""
 
 
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; None where there is none.
+
+    Trainer writes trainer_state.json last, so a checkpoint that a killed run left half-written has none, or a piece.
+    """
+    whole = []
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        with suppress(ValueError):
+            whole.append((json.loads(state.read_text(encoding="utf-8"))["global_step"], state.parent))
+    return max(whole)[1] if whole else None
+
+
 def fit(
     name: str,
     model: PreTrainedModel,
@@ -215,11 +226,11 @@ def fit(
         trainer.add_callback(QuietProgress())
     if patience is not None and validation_rows is not None:
         trainer.add_callback(EarlyStoppingCallback(patience))
-    checkpoint = get_last_checkpoint(arguments.output_dir) if resume and Path(arguments.output_dir).is_dir() else None
+    checkpoint = last_whole_checkpoint(Path(arguments.output_dir)) if resume else None
     if checkpoint:
-        log.info("%s: going on from %s", name, Path(checkpoint).name)
+        log.info("%s: going on from %s", name, checkpoint.name)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
     # keep_fp32_wrapper=True, the default, would leave autocast in the model's forward: half-precision scores for ever
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).float().eval()

@@ -40,6 +40,7 @@ def test_every_rung_takes_the_same_steps_and_sees_the_rows_it_says(kit, monkeypa
         return train.Fit(model, 1.0, 0.5)
 
     monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(ladder, "int8_accuracy", lambda *_: 0.5)
     monkeypatch.setattr(ladder, "all_labels", lambda ids: [int(row_id) % 2 for row_id in ids])
     for rung in (*ladder.WHAT_HELPS, *ladder.STATES):
         row, _ = ladder.run_rung(replace(rung, layers=1, texts=rung.texts and 10), kit, seed=0)
