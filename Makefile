@@ -26,12 +26,12 @@ distill: $(READY)  ## the main job: distil the default recipe and judge the resu
 	$(RUN) kdhelpers distill --overwrite
 
 test: $(READY)  ## everything: unit tests, traps, every notebook compared with its saved outputs
-	$(RUN) pytest tests
+	$(RUN) pytest -n 2 tests
 	$(RUN) pytest -p tests.nbval_plugin --nbval --nbval-current-env \
 		--nbval-sanitize-with=tests/nbval_sanitize.cfg --nbval-cell-timeout=600 notebooks
 
 test-fast: $(READY)  ## the tests without the notebooks, under three minutes
-	$(RUN) pytest tests
+	$(RUN) pytest -n 2 tests
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(RUN) jupyter lab --notebook-dir=notebooks

@@ -1,11 +1,13 @@
 """The command line: python -m kdhelpers COMMAND [options]."""
 
+import difflib
 import errno
-import logging
+import importlib
 import os
 import sys
 
 from kdhelpers import quiet
+from kdhelpers.console import start_console
 from kdhelpers.errors import UserError
 
 USAGE = """usage: python -m kdhelpers COMMAND [options]
@@ -22,86 +24,15 @@ USAGE = """usage: python -m kdhelpers COMMAND [options]
 COMMAND --help says more."""
 
 
-def start_console() -> None:
-    """Send the package's messages to standard output, plain."""
-    root = logging.getLogger("kdhelpers")
-    for handler in [h for h in root.handlers if type(h) is logging.StreamHandler]:
-        root.removeHandler(handler)
-    root.addHandler(logging.StreamHandler(sys.stdout))
-    root.setLevel(logging.INFO)
-    root.propagate = False
-
-
-def _distill(argv: list[str]) -> None:
-    from kdhelpers import arguments, report, train
-
-    quiet()
-    settings, seeds = arguments.run_settings(argv)
-    start_console()
-    if seeds == 1:
-        metrics = train.distill(settings)
-        lines = report.result_lines(metrics, settings.output) if metrics else []
-    else:
-        summary = train.distill_seeds(settings, seeds)
-        lines = report.seeds_lines(summary, settings.output) if summary else []
-    if lines:  # under torchrun one process speaks
-        print(*lines, sep="\n")
-
-
-def _benchmark(argv: list[str]) -> None:
-    from kdhelpers import benchmark
-
-    quiet()
-    start_console()
-    benchmark.main(argv)
-
-
-def _ladder(argv: list[str]) -> None:
-    from kdhelpers import ladder
-
-    quiet()
-    start_console()
-    ladder.main(argv)
-
-
-def _export(argv: list[str]) -> None:
-    from kdhelpers import export
-
-    quiet()
-    start_console()
-    export.main(argv)
-
-
-def _doctor(argv: list[str]) -> None:
-    from kdhelpers import machine
-
-    quiet()
-    machine.main(argv)
-
-
-def _logits(argv: list[str]) -> None:
-    from kdhelpers import labelling
-
-    quiet()
-    start_console()
-    labelling.main(argv)
-
-
-def _sagemaker(argv: list[str]) -> None:
-    from kdhelpers import sagemaker_commands
-
-    quiet()
-    sagemaker_commands.main(argv)
-
-
+# Each command's module has a `main(argv)`; it is imported when the command is given, since that takes seconds.
 COMMANDS = {
-    "distill": _distill,
-    "export": _export,
-    "ladder": _ladder,
-    "benchmark": _benchmark,
-    "logits": _logits,
-    "sagemaker": _sagemaker,
-    "doctor": _doctor,
+    "distill": "arguments",
+    "export": "export",
+    "ladder": "ladder",
+    "benchmark": "benchmark",
+    "sagemaker": "sagemaker_commands",
+    "logits": "labelling",
+    "doctor": "machine",
 }
 
 
@@ -122,8 +53,6 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE)
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
-        import difflib
-
         near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
         print(
             f"error: no command {argv[0]!r}" + (f": did you mean {near[0]}?" if near else "\n" + USAGE), file=sys.stderr
@@ -133,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        COMMANDS[argv[0]](argv[1:])
+        quiet()
+        start_console()
+        importlib.import_module(f"kdhelpers.{COMMANDS[argv[0]]}").main(argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

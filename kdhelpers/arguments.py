@@ -9,6 +9,8 @@ from pathlib import Path
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 
+from kdhelpers import report, train
+from kdhelpers.console import Parser, unknown_argument
 from kdhelpers.errors import UserError
 from kdhelpers.recipes import RECIPES, Recipe
 from kdhelpers.train import PRECISIONS, Files, RunSettings
@@ -76,17 +78,14 @@ class DistillArguments:
     checkpoints: str | None = HfArg(default=None, help="Folder for checkpoints that outlive the run.")
 
 
-class _Parser(HfArgumentParser):
-    """HfArgumentParser whose errors are one sentence, and whose options cannot be abbreviated."""
+class _Parser(Parser, HfArgumentParser):
+    """HfArgumentParser, as strict as every other parser here."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, **kwargs)
         for action in self._actions:
             if action.type is string_to_bool:  # "--drop-leaks" alone means true, also where the default is the recipe's
                 action.nargs, action.const = "?", True
-
-    def error(self, message):
-        raise UserError(message)
 
 
 def distill_parser() -> HfArgumentParser:
@@ -108,23 +107,8 @@ def _trainer_options(remaining: list[str]) -> dict:
         action.default, action.required = argparse.SUPPRESS, False
     options, unknown = parser.parse_known_args(remaining)
     if unknown:
-        raise UserError(unknown_argument(unknown[0], parser))
+        raise UserError(unknown_argument(unknown[0], distill_parser(), parser))
     return vars(options)
-
-
-def unknown_argument(given: str, other: argparse.ArgumentParser | None = None) -> str:
-    """The sentence for an argument that nobody knows, with the nearest known one."""
-    name = given.split("=")[0]
-    if not name.startswith("-"):
-        return f"unexpected value {given!r}: every value follows its option, e.g. --temperature 2"
-    parsers = [distill_parser()] + ([other] if other else [])
-    known = [[o for a in parser._actions for o in a.option_strings] for parser in parsers]
-    plain = name.lstrip("-").replace("_", "-")
-    for options in known:  # the recipe's own options are likelier to be meant than Trainer's hundred
-        near = difflib.get_close_matches("--" + plain, options, n=1, cutoff=0.7)
-        if near:
-            return f"unknown argument {name}: did you mean {near[0]}?"
-    return f"unknown argument {name}: see python -m kdhelpers distill --help"
 
 
 def parse_distill(argv: list[str]) -> tuple[DistillArguments, dict]:
@@ -192,3 +176,16 @@ def run_settings(argv: list[str]) -> tuple[RunSettings, int]:
         trainer_options=options,
     )
     return settings, arguments.seeds
+
+
+def main(argv: list[str]) -> None:
+    """`python -m kdhelpers distill`. Raises UserError."""
+    settings, seeds = run_settings(argv)
+    if seeds == 1:
+        metrics = train.distill(settings)
+        lines = report.result_lines(metrics, settings.output) if metrics else []
+    else:
+        summary = train.distill_seeds(settings, seeds)
+        lines = report.seeds_lines(summary, settings.output) if summary else []
+    if lines:  # under torchrun one process speaks
+        print(*lines, sep="\n")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from kdhelpers import data, latency, models, plots, report, train
+from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import add_teacher_logits, predict_logits
 from kdhelpers.recipes import MOVIE_SNIPPETS
@@ -84,9 +85,7 @@ def run_rung(rung: Rung, splits, teacher, tokenizer, epochs: float, batch_size: 
         )
         train.set_seed(seed)
         live = teacher if rung.live_teacher else None
-        result = train.fit(
-            rung.name, student, rows, None, tokenizer, arguments, teacher=live, progress=train.show_progress()
-        )
+        result = train.fit(rung.name, student, rows, None, tokenizer, arguments, teacher=live)
     predictions = predict_logits(result.model, splits["test"], tokenizer).argmax(-1)
     return {
         "rung": rung.name,
@@ -205,7 +204,8 @@ def benchmark_inference(options: argparse.Namespace) -> None:
         texts = list(rows.splits["test"]["text"])
         labels = [rows.label_names[label] for label in rows.splits["test"]["label"]]
     torch.set_num_threads(options.threads)
-    runners = [latency.load_runner(folder, options.threads) for folder in options.models]
+    found = {name: folder for given in options.models for name, folder in latency.models_of(given).items()}
+    runners = [latency.load_runner(folder, options.threads, name) for name, folder in found.items()]
     log.info("timing %d models on %d sentences, scoring on %d", len(runners), options.sentences, len(texts))
     timings = latency.measure(runners, texts, labels, options.sentences)
     print(*inference_lines(timings, options.threads, options.price), sep="\n")
@@ -218,13 +218,9 @@ def benchmark_inference(options: argparse.Namespace) -> None:
 
 def main(argv: list[str]) -> None:
     """`python -m kdhelpers benchmark training|inference`. Raises UserError for options that make no sense."""
-    parser = argparse.ArgumentParser(prog="python -m kdhelpers benchmark", allow_abbrev=False, description=__doc__)
-    parser.error = _refuse
+    parser = Parser(prog="python -m kdhelpers benchmark", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    training = kinds.add_parser(
-        "training", allow_abbrev=False, help="seconds of training, from the article's way to ours"
-    )
-    training.error = _refuse
+    training = kinds.add_parser("training", help="seconds of training, from the article's way to ours")
     training.add_argument("--rows", type=int, default=2048, help="training rows (default 2048)")
     training.add_argument("--epochs", type=float, default=3, help="passes over them (default 3)")
     training.add_argument("--batch-size", type=int, default=32, help="rows a step (default 32)")
@@ -233,9 +229,10 @@ def main(argv: list[str]) -> None:
         "--rounds", type=int, default=2, help="how often each is timed, the fastest counts (default 2)"
     )
     training.add_argument("--output", help="also write the numbers to this JSON file")
-    inference = kinds.add_parser("inference", allow_abbrev=False, help="size, milliseconds and accuracy of models")
-    inference.error = _refuse
-    inference.add_argument("models", nargs="+", metavar="MODEL", help="folders of classifiers, trained or exported")
+    inference = kinds.add_parser("inference", help="size, milliseconds and accuracy of models")
+    inference.add_argument(
+        "models", nargs="+", metavar="MODEL", help="folders of classifiers, trained or exported, or of a whole run"
+    )
     inference.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads for every model")
     inference.add_argument("--sentences", type=int, default=300, help="how many are timed one by one (default 300)")
     inference.add_argument("--rows", help="your labelled rows: .csv, .tsv, .jsonl, .parquet (default: test snippets)")
@@ -255,7 +252,3 @@ def main(argv: list[str]) -> None:
     print(*ladder_lines(result), sep="\n")
     if options.output:
         data.write_atomically(Path(options.output), (json.dumps(result, indent=1) + "\n").encode())
-
-
-def _refuse(message: str) -> None:
-    raise UserError(message)

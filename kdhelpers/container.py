@@ -36,14 +36,14 @@ def run(argv: list[str], environment: dict[str, str]) -> None:
     from accelerate import PartialState
 
     from kdhelpers import arguments, quiet, report, train
-    from kdhelpers.__main__ import start_console
+    from kdhelpers.console import is_main, start_console
 
     quiet()
     settings, _ = arguments.run_settings(argv)
     output = settings.checkpoints / "run"
     unfinished = output.with_name("run.incomplete") / "settings.json"
     settings = dataclasses.replace(settings, output=output, checkpoints=None, resume=unfinished.is_file())
-    if train.is_main():
+    if is_main():
         start_console()
     with PartialState().main_process_first():
         os.environ["KD_HOME"] = str(prepare_cache(output.parent, environment))
@@ -51,7 +51,7 @@ def run(argv: list[str], environment: dict[str, str]) -> None:
         metrics = train.distill(settings)
         if metrics:
             print(*report.result_lines(metrics, output), sep="\n", flush=True)
-    if train.is_main():
+    if is_main():
         model = Path(environment["SM_MODEL_DIR"])
         shutil.copytree(output, model, dirs_exist_ok=True)
         (model / "code").mkdir(exist_ok=True)

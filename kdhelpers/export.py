@@ -1,6 +1,5 @@
 """A student as one ONNX file: the same answers, no torch, no transformers; in int8 a quarter of the size."""
 
-import argparse
 import contextlib
 import io
 import json
@@ -16,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kdhelpers import data, models, predict
+from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import predict_logits, save_folder_atomically
 
@@ -167,8 +167,7 @@ def exported_logits(folder: Path, texts: list[str], batch_size: int = 64, thread
 
 def main(argv: list[str]) -> None:
     """`python -m kdhelpers export STUDENT --format onnx|onnx-int8 --output DIR`."""
-    parser = argparse.ArgumentParser(prog="python -m kdhelpers export", allow_abbrev=False, description=__doc__)
-    parser.error = _refuse
+    parser = Parser(prog="python -m kdhelpers export", description=__doc__)
     parser.add_argument("student", help="folder or hub id of a trained student, e.g. runs/movie-snippets/student")
     parser.add_argument("--format", default="onnx", help="onnx (fp32, default) or onnx-int8")
     parser.add_argument("--output", help="folder to write (default: beside the student, named after the format)")
@@ -191,7 +190,3 @@ def main(argv: list[str]) -> None:
     )
     print(f"  {changed:,} predictions changed ({100 * changed / compared:.1f} %)")
     print(f'try it: python {output}/predict.py "A wonderful film."')
-
-
-def _refuse(message: str) -> None:
-    raise UserError(message)

@@ -1,6 +1,5 @@
 """The teacher's logits as a stage of its own: shared among processes, resumable, read by every later `distill`."""
 
-import argparse
 import logging
 import os
 from pathlib import Path
@@ -10,6 +9,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from kdhelpers import arguments, checks, data, models, train
+from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import logits_fingerprint, predict_logits, save_folder_atomically
 from kdhelpers.trainer import TEACHER_LOGITS
@@ -103,8 +103,8 @@ def label(settings: train.RunSettings, shard_rows: int, rank: int, world: int, o
 
 def main(argv: list[str]) -> None:
     """`python -m kdhelpers logits`, by itself or under torchrun. Raises UserError."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kdhelpers logits", description=__doc__, allow_abbrev=False,
+    parser = Parser(
+        prog="python -m kdhelpers logits", description=__doc__,
         epilog="The rows and the teacher are named with distill's own options; torchrun sets rank and world.",
     )  # fmt: skip
     environment = os.environ.get

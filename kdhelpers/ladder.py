@@ -3,7 +3,6 @@
 Every run is one row in a CSV file, written as soon as it is done: an interrupted ladder goes on where it stopped.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -20,6 +19,7 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from kdhelpers import evaluation, export, models, report, train, workshop
+from kdhelpers.console import Parser
 from kdhelpers.data import cache_home, write_atomically
 from kdhelpers.errors import UserError
 from kdhelpers.logits import predict_logits
@@ -59,11 +59,20 @@ STATES = (
 )
 LONG = tuple(Rung(f"{layers} layer{'s' * (layers > 1)}, 8 epochs", layers=layers, epochs=8) for layers in (3, 2, 1))
 GROUPS = {"helps": WHAT_HELPS, "sizes": SIZES, "states": STATES, "long": LONG}
+OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers")
 SCORES = ("rung", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
           "int8_accuracy", "seconds")  # fmt: skip
 
 
-def run_rung(rung: Rung, kit: workshop.Prepared, seed: int, progress: bool = False) -> tuple[dict, train.Fit]:
+def rung(name: str) -> Rung:
+    """The rung of that name. Raises UserError where there is none."""
+    known = {rung.name: rung for rungs in GROUPS.values() for rung in rungs}
+    if name not in known:
+        raise UserError(f"no rung {name!r}: there are {', '.join(known)}")
+    return known[name]
+
+
+def run_rung(rung: Rung, kit: workshop.Prepared, seed: int) -> tuple[dict, train.Fit]:
     """Train one student as the rung says, choosing the checkpoint on validation; score it on the test rows.
 
     Gives back the row for the CSV file (`SCORES` and `right`, the test rows it gets right, as hexadecimal bits) and
@@ -104,7 +113,7 @@ def run_rung(rung: Rung, kit: workshop.Prepared, seed: int, progress: bool = Fal
         train.set_seed(seed)
         fit = train.fit(
             rung.name, student, rows, kit.splits["validation"], kit.tokenizer, arguments,
-            teacher=kit.teacher if rung.states != "none" else None, progress=progress,
+            teacher=kit.teacher if rung.states != "none" else None,
         )  # fmt: skip
     right = predict_logits(fit.model, kit.splits["test"], kit.tokenizer).argmax(-1) == kit.labels("test")
     row = {
@@ -199,7 +208,7 @@ def climb(groups: list[str], seeds: int, path: Path, first_seed: int = 42) -> pd
         if ("teacher", seed) not in kept:
             done = add(done, teacher_row(kit, seed), path)
         for rung in missing:
-            row, _ = run_rung(rung, kit, seed, train.show_progress())
+            row, _ = run_rung(rung, kit, seed)
             log.info("seed %d, %s: test accuracy %.1f %%", seed, rung.name, 100 * row["test_accuracy"])
             done = add(done, row, path)
     return done
@@ -302,8 +311,7 @@ def lines(runs: pd.DataFrame) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """`python -m kdhelpers ladder`. Raises UserError for options that make no sense."""
-    parser = argparse.ArgumentParser(prog="python -m kdhelpers ladder", allow_abbrev=False, description=__doc__)
-    parser.error = _refuse
+    parser = Parser(prog="python -m kdhelpers ladder", description=__doc__)
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), help=f"which rungs: {', '.join(GROUPS)}")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 42 on (default 3)")
     parser.add_argument("--output", default="runs/ladder.csv", help="the file that holds a row a run")
@@ -318,7 +326,3 @@ def main(argv: list[str]) -> None:
         from kdhelpers import plots
 
         plots.save(plots.ladder(summary(runs), runs), Path(options.figure))
-
-
-def _refuse(message: str) -> None:
-    raise UserError(message)

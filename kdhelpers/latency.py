@@ -1,5 +1,6 @@
 """What an answer costs: size on disk, milliseconds a sentence, sentences a second, dollars a million."""
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -51,10 +52,25 @@ class Timing:
     smaller: float  # bytes of the first model over this one's
 
 
-def load_runner(folder: str, threads: int) -> Runner:
+def models_of(folder: str) -> dict[str, str]:
+    """What to time in a folder, by name: a run's teacher, its student and what was exported beside it; else itself.
+
+    Raises UserError for the folder of several seeds.
+    """
+    run = Path(folder).expanduser()
+    if not (run / "metrics.json").is_file():
+        return {"/".join(run.resolve().parts[-2:]): folder}
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    if "runs" in metrics:
+        raise UserError(f"{folder} holds several runs: name one of them, e.g. {run / 'seed-42'}")
+    exported = sorted(path.parent for path in run.glob("*/export.json"))
+    found = {"teacher": metrics["teacher"]["model"], "student": str(run / "student")}
+    return found | {path.name: str(path) for path in exported}
+
+
+def load_runner(folder: str, threads: int, name: str = "model") -> Runner:
     """A trained PyTorch classifier or an exported one, from its folder. Raises UserError where it is neither."""
     path = Path(folder).expanduser()
-    name = "/".join(path.resolve().parts[-2:])
     if (path / "export.json").is_file():
         return _onnx_runner(name, path, threads)
     loaded = models.load_classifier(folder, None, "model")
@@ -101,9 +117,9 @@ def measure(runners: list[Runner], texts: list[str], labels: list[str] | None = 
     """
     chosen = texts[:sentences]
     share = -(-len(chosen) // ROUNDS)
-    times = {runner.name + runner.kind: [] for runner in runners}
+    times: list[list] = [[] for _ in runners]
     for start in range(0, len(chosen), share):
-        for runner in runners:
+        for runner, took in zip(runners, times, strict=True):
             for sentence in chosen[:WARM_UP]:
                 runner.run(runner.encode([sentence]))
             for sentence in chosen[start : start + share]:
@@ -112,11 +128,11 @@ def measure(runners: list[Runner], texts: list[str], labels: list[str] | None = 
                 encoded = time.perf_counter()
                 runner.run(inputs)
                 done = time.perf_counter()
-                times[runner.name + runner.kind].append((1000 * (done - encoded), 1000 * (done - began)))
-    base = np.array(times[runners[0].name + runners[0].kind])[:, 0]
+                took.append((1000 * (done - encoded), 1000 * (done - began)))
+    base = np.array(times[0])[:, 0]
     found = []
-    for runner in runners:
-        alone, whole = np.array(times[runner.name + runner.kind]).T
+    for runner, took in zip(runners, times, strict=True):
+        alone, whole = np.array(took).T
         rate, answers = _throughput(runner, texts)
         accuracy = None if labels is None else float(np.mean([a == b for a, b in zip(answers, labels, strict=True)]))
         found.append(

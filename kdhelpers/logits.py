@@ -17,6 +17,7 @@ from datasets import Dataset, load_from_disk
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from kdhelpers.console import show_progress
 from kdhelpers.data import cache_home
 from kdhelpers.models import weights_fingerprint
 from kdhelpers.trainer import TEACHER_LOGITS
@@ -49,7 +50,7 @@ def predict_logits(
     model.eval()
     with torch.inference_mode(), autocast:
         starts = range(0, len(table), batch_size)
-        for start in tqdm(starts, desc=progress, disable=None if progress else True):
+        for start in tqdm(starts, desc=progress, disable=not (progress and show_progress())):
             batch = tokenizer.pad(table[start : start + batch_size], return_tensors="pt").to(device)
             parts.append(model(**batch).logits.float().cpu().numpy())
     model.train(was_training)

@@ -10,6 +10,7 @@ from kdhelpers import arguments
 from kdhelpers import sagemaker_cloud as cloud
 from kdhelpers import sagemaker_job as job
 from kdhelpers import sagemaker_rehearse as rehearsal
+from kdhelpers.console import Parser, options_of
 from kdhelpers.errors import UserError
 
 USAGE = """usage: python -m kdhelpers sagemaker COMMAND [options]
@@ -25,17 +26,6 @@ on AWS:
   clean     what this project left in your account; --yes deletes it
 
 plan, check, rehearse and launch take the job's options (COMMAND --help) and, beside them, every option of distill."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, command: str, description: str):
-        super().__init__(
-            prog=f"python -m kdhelpers sagemaker {command}", description=description, allow_abbrev=False,
-            epilog="Every option of distill can be given too." if command in PLANNED else None,
-        )  # fmt: skip
-
-    def error(self, message):
-        raise UserError(message)
 
 
 def _job_options(parser: argparse.ArgumentParser) -> None:
@@ -59,11 +49,10 @@ def _place_options(parser: argparse.ArgumentParser) -> None:
 
 def _require_spelling(unknown: list[str], parser: argparse.ArgumentParser) -> None:
     """Refuse what is no option of distill, and nearly one of the job's."""
-    ours = [option for action in parser._actions for option in action.option_strings]
-    theirs = [option for action in arguments.distill_parser()._actions for option in action.option_strings]
+    theirs = options_of(arguments.distill_parser())
     for given in unknown:
         name = given.split("=")[0]
-        near = difflib.get_close_matches(name, ours, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(name, options_of(parser), n=1, cutoff=0.8)
         if name.startswith("--") and name not in theirs and near:
             raise UserError(f"unknown argument {name}: did you mean {near[0]}?")
 
@@ -186,13 +175,11 @@ def main(argv: list[str]) -> None:
             f"no command sagemaker {command}: " + (f"did you mean {near[0]}?" if near else ", ".join(commands))
         )
     job.require_sdk()
-    parser = _Parser(command, commands[command].__doc__ or "")
+    more = "Every option of distill can be given too." if command in PLANNED else None
+    parser = Parser(prog=f"python -m kdhelpers sagemaker {command}", epilog=more)
     _options(command, parser)
     if command in OTHERS:
-        options, unknown = parser.parse_known_args(rest)
-        if unknown:
-            raise UserError(f"unknown argument {unknown[0]}: see python -m kdhelpers sagemaker {command} --help")
-        print(*OTHERS[command](options), sep="\n")
+        print(*OTHERS[command](parser.parse_args(rest)), sep="\n")
         return
     options, unknown = parser.parse_known_args(rest)
     _require_spelling(unknown, parser)

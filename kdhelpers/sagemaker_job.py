@@ -20,6 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 from kdhelpers import arguments, data, models
+from kdhelpers.console import unknown_argument
 from kdhelpers.errors import UserError
 from kdhelpers.train import RunSettings
 
@@ -95,7 +96,7 @@ def as_hyperparameters(argv: list[str]) -> dict[str, object]:
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--"):
-            raise UserError(arguments.unknown_argument(name))
+            raise UserError(unknown_argument(name, arguments.distill_parser()))
         if not equals:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         found[name[2:]] = value

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from kdhelpers import checks, data, evaluation, models
+from kdhelpers.console import is_main, show_progress
 from kdhelpers.errors import UserError
 from kdhelpers.logits import add_teacher_logits, predict_logits, save_folder_atomically
 from kdhelpers.losses import UNLABELLED, check_alpha, check_temperature
@@ -75,6 +76,7 @@ class Fit:
     model: PreTrainedModel
     seconds: float
     validation_accuracy: float | None
+    source: str | None = None  # the folder or hub id that it can be loaded from again
 
 
 # --- training one model ---------------------------------------------------------------------------------------
@@ -207,7 +209,6 @@ def fit(
     teacher: PreTrainedModel | None = None,
     patience: int | None = None,
     resume: bool = False,
-    progress: bool = False,
 ) -> Fit:
     """Train `model` and give back the kept checkpoint. `patience`: evaluations without gain before stopping."""
     trainer = DistillationTrainer(
@@ -222,7 +223,7 @@ def fit(
         callbacks=[EpochLines(name)],
     )
     trainer.remove_callback(PrinterCallback)
-    if progress:
+    if show_progress():
         trainer.add_callback(QuietProgress())
     if patience is not None and validation_rows is not None:
         trainer.add_callback(EarlyStoppingCallback(patience))
@@ -298,8 +299,8 @@ def finetune_teacher(settings: RunSettings, backbone: models.LoadedModel, splits
             loaded = models.load_classifier(str(cached), None)
             record = json.loads((cached / "fit.json").read_text(encoding="utf-8"))
             log.info("teacher: from the cache (its training took %.0f s)", record["seconds"])
-            return Fit(loaded.model, record["seconds"], record["validation_accuracy"])
-        except (UserError, ValueError, KeyError):
+            return Fit(loaded.model, **record, source=str(cached))
+        except (UserError, ValueError, TypeError):
             log.info("teacher: the cached one cannot be read and is made again")
     steps = max(1, round(recipe.teacher_epochs * steps_per_epoch(len(labelled), recipe.batch_size)))
     arguments = training_arguments(
@@ -318,11 +319,11 @@ def finetune_teacher(settings: RunSettings, backbone: models.LoadedModel, splits
     set_seed(settings.seed)
     result = fit(
         "teacher", backbone.model, labelled, validation, tokenizer, arguments,
-        patience=2, resume=settings.resume, progress=show_progress(),
+        patience=2, resume=settings.resume,
     )  # fmt: skip
     if is_main():
         save_fit(cached, result, tokenizer)
-    return result
+    return dataclasses.replace(result, source=str(cached))
 
 
 def save_fit(folder: Path, result: Fit, tokenizer) -> None:
@@ -342,18 +343,6 @@ def steps_per_epoch(rows: int, batch_size: int, options: dict | None = None) -> 
     accumulation = (options or {}).get("gradient_accumulation_steps", 1)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     return -(-rows // (batch_size * accumulation * world))
-
-
-def is_main() -> bool:
-    """True in the one process that writes and speaks."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def show_progress() -> bool:
-    """A bar only where someone can watch it move."""
-    import sys
-
-    return is_main() and sys.stderr.isatty()
 
 
 def ready_to_train(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
@@ -433,7 +422,7 @@ def train_students(settings: RunSettings, splits, tokenizer, teacher, control, s
         set_seed(settings.seed)
         results[name] = fit(
             name, model, rows, validation, tokenizer, arguments,
-            teacher=live, resume=settings.resume, progress=show_progress(),
+            teacher=live, resume=settings.resume,
         )  # fmt: skip
         if is_main():
             save_fit(done, results[name], tokenizer)
@@ -487,7 +476,7 @@ def _distill(settings: RunSettings, work: Path) -> dict:
     folder = settings.checkpoints or work / "checkpoints"
     if teacher_loaded.has_head:
         log.info("teacher: %s is used as it is", recipe.teacher)
-        teacher_fit = Fit(teacher_loaded.model.eval(), 0.0, None)
+        teacher_fit = Fit(teacher_loaded.model.eval(), 0.0, None, source=recipe.teacher)
     else:
         log.info("teacher: %s has no classification head for these labels yet and is fine-tuned", recipe.teacher)
         teacher_fit = finetune_teacher(settings, teacher_loaded, splits, tokenizer, folder / "teacher")
@@ -590,6 +579,7 @@ def score(settings, rows, test, tokenizer, fits, label_names, logits_seconds, wo
             "train_seconds": round(result.seconds, 1),
             "agreement_with_teacher": evaluation.agreement(predictions[name], predictions["teacher"]),
         }
+    metrics["teacher"]["model"] = fits["teacher"].source
     metrics["student"]["teacher_logits_seconds"] = round(logits_seconds, 1)
     if "control" in fits:
         metrics["verdict"] = verdict(evaluation.paired(predictions["student"], predictions["control"], labels))

@@ -1,6 +1,10 @@
 """For pytest -p tests.nbval_plugin: patience for slow output, and a notebook stops at its first failing cell."""
 
+import os
+
 import pytest
+
+os.environ["KD_PROGRESS"] = "off"  # the kernels inherit it: a bar never looks the same twice
 
 _failed = set()
 

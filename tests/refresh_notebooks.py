@@ -35,6 +35,7 @@ def refresh(path: Path) -> float:
 def main(names: list[str]) -> None:
     """Refresh the named notebooks, or all of them in order."""
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    os.environ["KD_PROGRESS"] = "off"
     paths = [NOTEBOOKS / Path(name).name for name in names] or sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     for path in paths:
         print(f"{path.name}: {refresh(path):.0f} s", flush=True)

@@ -446,3 +446,18 @@ def test_a_full_disk_is_one_sentence_and_the_earlier_run_stays(files, teacher, s
     (earlier / "metrics.json").write_text('{"earlier": true}')
     refused(capsys, own_rows(files, teacher, earlier, "--student-layers", 2, "--overwrite"), "disk is full", "--resume")
     assert json.loads((earlier / "metrics.json").read_text()) == {"earlier": True}
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (["export", "x", "--formt", "onnx"], "--format"),
+        (["ladder", "--sedes", "1"], "--seeds"),
+        (["benchmark", "training", "--round", "1"], "--rounds"),
+        (["benchmark", "inference", "x", "--prise", "1"], "--price"),
+        (["doctor", "--prepair"], "--prepare"),
+        (["sagemaker", "clean", "--regiom", "x"], "--region"),
+    ],
+)
+def test_trap_31_every_command_suggests(capsys, command, word):
+    refused(capsys, command, f"did you mean {word}?")

@@ -35,7 +35,7 @@ def kit(tmp_path, monkeypatch):
 def test_every_rung_takes_the_same_steps_and_sees_the_rows_it_says(kit, monkeypatch):
     seen = {}
 
-    def fit(name, model, rows, validation, tokenizer, arguments, *, teacher=None, progress=False):
+    def fit(name, model, rows, validation, tokenizer, arguments, *, teacher=None):
         seen[name] = (len(rows), sum(label >= 0 for label in rows["labels"]), arguments, teacher)
         return train.Fit(model, 1.0, 0.5)
 
@@ -69,7 +69,7 @@ def test_a_student_comes_from_the_cache_the_second_time(kit, monkeypatch):
 def test_an_interrupted_ladder_goes_on_where_it_stopped(kit, tmp_path, monkeypatch):
     asked = []
 
-    def run_rung(rung, kit, seed, progress=False):
+    def run_rung(rung, kit, seed):
         asked.append((rung.name, seed))
         if len(asked) == 3:
             raise KeyboardInterrupt
