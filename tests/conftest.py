@@ -3,11 +3,12 @@
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are faster so, here and in child processes
 
 import pytest
 import torch
 
-torch.set_num_threads(1)  # tiny models are faster so
+torch.set_num_threads(1)
 
 from kdhelpers import quiet  # noqa: E402
 

@@ -379,3 +379,13 @@ def test_precision_options_are_trainers_own(tmp_path):
         assert made.bf16 == (precision == "bf16")
         assert (made.warmup_steps, made.eval_steps, made.load_best_model_at_end) == (1, 5, True)
     assert isinstance(made, TrainingArguments)
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    """A killed run leaves one: without its trainer_state.json, or with a piece of it."""
+    assert train.last_whole_checkpoint(tmp_path / "none") is None
+    for step, state in ((16, '{"global_step": 16}'), (9, '{"global_step": 9}'), (32, '{"global_s'), (48, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert train.last_whole_checkpoint(tmp_path).name == "checkpoint-16"
