@@ -124,17 +124,18 @@ def swap_pieces(tokenizer, a: str, b: str):
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
     vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
-    return _rebuilt(tokenizer, state)
+    return rebuilt_tokenizer(tokenizer, state)
 
 
 def cased(tokenizer):
     """A copy of a tokenizer that no longer lower-cases its text, over the same vocabulary."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["normalizer"]["lowercase"] = False
-    return _rebuilt(tokenizer, state)
+    return rebuilt_tokenizer(tokenizer, state)
 
 
-def _rebuilt(tokenizer, state: dict):
+def rebuilt_tokenizer(tokenizer, state: dict) -> PreTrainedTokenizerFast:
+    """A tokenizer with the special pieces and length of `tokenizer`, and the insides that `state` describes."""
     special = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),

@@ -1,6 +1,7 @@
 """A student as one ONNX file: the same answers, no torch, no transformers; in int8 a quarter of the size."""
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -14,10 +15,11 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
-from kdhelpers import data, models, predict
+from kdhelpers import checks, data, models, predict
 from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import predict_logits, save_folder_atomically
+from kdhelpers.recipes import MOVIE_SNIPPETS
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +46,20 @@ class _LogitsOnly(nn.Module):
 
 
 def export(
-    student: str, output: Path, kind: str = "onnx", overwrite: bool = False, texts: list[str] | None = None
+    student: str,
+    output: Path,
+    kind: str = "onnx",
+    overwrite: bool = False,
+    texts: list[str] | None = None,
+    vocabulary_of: list[str] | None = None,
 ) -> dict:
     """Write `output`/: model.onnx, tokenizer.json, export.json, predict.py. All or nothing.
 
     `student` is a folder or hub id of a sequence classifier, `kind` one of `FORMATS`. Batch size and length stay
-    free. The answers to `texts` (default: a few sentences) are compared with PyTorch's. Gives back what export.json
-    holds. Raises UserError where the student cannot be loaded, where the output exists, and where the exported
-    model's fp32 logits stray more than 1e-4 from PyTorch's.
+    free. `vocabulary_of` trims the vocabulary to what these texts use (see `trim_vocabulary`). The answers to `texts`
+    (default: a few sentences) are compared with PyTorch's. Gives back what export.json holds. Raises UserError where
+    the student cannot be loaded, where the output exists, and where the exported model's fp32 logits stray more than
+    1e-4 from PyTorch's.
     """
     if kind not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}")
@@ -65,7 +73,7 @@ def export(
     facts = {}
 
     def save(folder: str) -> None:
-        facts.update(_write(model, tokenizer, Path(folder), kind, texts or list(PROBE)))
+        facts.update(_write(model, tokenizer, Path(folder), kind, texts or list(PROBE), vocabulary_of))
 
     try:
         save_folder_atomically(output, save)
@@ -74,8 +82,13 @@ def export(
     return facts
 
 
-def _write(model: PreTrainedModel, tokenizer, folder: Path, kind: str, texts: list[str]) -> dict:
+def _write(
+    model: PreTrainedModel, tokenizer, folder: Path, kind: str, texts: list[str], vocabulary_of: list[str] | None
+) -> dict:
     """Export into an existing folder and check the result against PyTorch."""
+    answers = torch_logits(model, tokenizer, texts).argmax(-1)
+    if vocabulary_of is not None:
+        model, tokenizer = trim_vocabulary(model, tokenizer, vocabulary_of)
     fp32, target = folder / "fp32.onnx", folder / "model.onnx"
     to_onnx(model, fp32)
     if kind == "onnx-int8":
@@ -88,6 +101,7 @@ def _write(model: PreTrainedModel, tokenizer, folder: Path, kind: str, texts: li
     card = {
         "format": kind,
         "parameters": models.count_parameters(model),
+        "word_pieces": model.config.vocab_size,
         "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
         "max_length": min(tokenizer.model_max_length, model.config.max_position_embeddings),
         "pad_id": tokenizer.pad_token_id,
@@ -99,7 +113,7 @@ def _write(model: PreTrainedModel, tokenizer, folder: Path, kind: str, texts: li
         "bytes": target.stat().st_size,
         "largest_logit_difference": float(np.abs(ours - exported).max()),
         "compared_texts": len(texts),
-        "changed_predictions": int((ours.argmax(-1) != exported.argmax(-1)).sum()),
+        "changed_predictions": int((answers != exported.argmax(-1)).sum()),
     }
     if kind == "onnx" and card["largest_logit_difference"] > 1e-4:
         raise UserError(
@@ -108,6 +122,29 @@ def _write(model: PreTrainedModel, tokenizer, folder: Path, kind: str, texts: li
         )
     (folder / "export.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return card
+
+
+def trim_vocabulary(model: PreTrainedModel, tokenizer, texts: list[str]) -> tuple[PreTrainedModel, object]:
+    """A copy of model and tokenizer that knows only the word pieces which `texts` use; the input stays as it is.
+
+    Special pieces and every ASCII character stay, so that any English word can still be spelt: a word whose piece is
+    gone is read as shorter ones. The ids of the special pieces do not change. Raises UserError for a tokenizer that
+    is not WordPiece.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    if state["model"]["type"] != "WordPiece":
+        raise UserError(f"only a WordPiece vocabulary can be trimmed, this one is {state['model']['type']}")
+    used = {piece for row in tokenizer(texts)["input_ids"] for piece in row}
+    used |= set(range(max(tokenizer.all_special_ids) + 1))
+    vocabulary = sorted(state["model"]["vocab"].items(), key=lambda entry: entry[1])
+    kept = [(p, i) for p, i in vocabulary if i in used or (len(p.removeprefix("##")) == 1 and p.isascii())]
+    state["model"]["vocab"] = {piece: new for new, (piece, _) in enumerate(kept)}
+    smaller = copy.deepcopy(model)
+    table = model.get_input_embeddings()
+    rows = table.weight.detach()[[old for _, old in kept]]
+    smaller.set_input_embeddings(nn.Embedding.from_pretrained(rows, padding_idx=table.padding_idx))
+    smaller.config.vocab_size = len(kept)
+    return smaller, checks.rebuilt_tokenizer(tokenizer, state)
 
 
 def to_onnx(model: PreTrainedModel, path: Path) -> None:
@@ -175,6 +212,11 @@ def main(argv: list[str]) -> None:
         "--rows", help="texts to compare on: .csv, .tsv, .jsonl, .parquet (default: the run's test rows)"
     )
     parser.add_argument("--text-column", default="text", help="name of their text column (default: text)")
+    parser.add_argument(
+        "--vocabulary-of",
+        metavar="TEXTS",
+        help="keep only the word pieces that these texts use: a file like --rows or .txt, or movie-snippets",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder, once the new one is done")
     options = parser.parse_args(argv)
     student = Path(options.student)
@@ -182,9 +224,15 @@ def main(argv: list[str]) -> None:
     predictions = student.parent / "predictions.csv"  # where the student lies in a run's folder
     rows = options.rows or (predictions if student.is_dir() and predictions.is_file() else None)
     texts = [row["text"] for row in data.read_file(str(rows), options.text_column, None)] if rows else None
-    facts = export(options.student, output, options.format, options.overwrite, texts)
+    vocabulary_of = None
+    if options.vocabulary_of == MOVIE_SNIPPETS.name:
+        vocabulary_of = list(data.movie_snippets().splits["train"]["text"])
+    elif options.vocabulary_of:
+        vocabulary_of = [row["text"] for row in data.read_file(options.vocabulary_of, options.text_column, None)]
+    facts = export(options.student, output, options.format, options.overwrite, texts, vocabulary_of)
     changed, compared = facts["changed_predictions"], facts["compared_texts"]
-    print(f"{output}/model.onnx: {facts['bytes'] / 1e6:.1f} MB, labels {', '.join(facts['labels'])}")
+    size, pieces = f"{facts['bytes'] / 1e6:.1f} MB", f"{facts['word_pieces']:,} word pieces"
+    print(f"{output}/model.onnx: {size}, {pieces}, labels {', '.join(facts['labels'])}")
     print(
         f"against PyTorch on {compared:,} texts: largest difference in logits {facts['largest_logit_difference']:.2g},"
     )

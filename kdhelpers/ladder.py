@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel
 
-from kdhelpers import evaluation, export, models, report, train, workshop
+from kdhelpers import data, evaluation, export, models, report, train, workshop
 from kdhelpers.console import Parser
-from kdhelpers.data import cache_home, write_atomically
 from kdhelpers.errors import UserError
 from kdhelpers.logits import predict_logits
 from kdhelpers.losses import UNLABELLED
+from kdhelpers.recipes import MOVIE_SNIPPETS
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def student(kit: workshop.Prepared, rung: Rung, seed: int = 42):
         models.weights_fingerprint(kit.teacher),
         [version("torch"), version("transformers")],
     ]
-    folder = cache_home() / "students" / hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:24]
+    folder = data.cache_home() / "students" / hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:24]
     if (folder / "fit.json").is_file():
         with contextlib.suppress(UserError):  # a damaged one is made again
             return models.load_classifier(str(folder), None, "student").model.eval()
@@ -162,9 +162,7 @@ def student(kit: workshop.Prepared, rung: Rung, seed: int = 42):
 
 def all_labels(ids: list[str]) -> list[int]:
     """The labels that the default recipe withholds, by row id: only to ask what they would have been worth."""
-    from kdhelpers.data import movie_snippets
-
-    everything = movie_snippets(labelled=10**9).splits["train"]
+    everything = data.movie_snippets(labelled=10**9).splits["train"]
     known = dict(zip(everything["id"], everything["label"], strict=True))
     return [known[row_id] for row_id in ids]
 
@@ -179,35 +177,43 @@ def unpack(text: str, rows: int = 1000) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:rows].astype(bool)
 
 
-def estimate_minutes(rungs: list[Rung], seeds: int, kit: workshop.Prepared) -> float:
-    """A rough estimate from timing the teacher on 256 rows: a training step costs about 4 forward passes a layer."""
+def estimate_minutes(rungs: list[Rung]) -> float:
+    """A rough estimate from timing the backbone on 256 rows; a training step costs some 4 forward passes a layer."""
+    tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
+    rows = data.movie_snippets().splits["train"]
+    few = rows.select(range(256)).map(
+        data.tokenise_batch, batched=True, fn_kwargs={"tokenizer": tokenizer, "max_length": MOVIE_SNIPPETS.max_length}
+    )
+    backbone = models.load_classifier(MOVIE_SNIPPETS.teacher, ["negative", "positive"]).model
     seconds = []
     for _ in range(3):  # the first time is slow: memory is fetched, kernels are chosen
         started = time.perf_counter()
-        few = kit.splits["train"].select(range(min(256, len(kit.splits["train"]))))
-        predict_logits(kit.teacher, few, kit.tokenizer, bf16=train.choose_precision("auto") == "bf16")
+        predict_logits(backbone, few, tokenizer, bf16=train.choose_precision("auto") == "bf16")
         seconds.append(time.perf_counter() - started)
-    a_layer = min(seconds) / len(few) / models.num_layers(kit.teacher)
+    a_layer = min(seconds) / len(few) / models.num_layers(backbone)
     work = sum(rung.epochs * (rung.layers + (1.5 if rung.states != "none" else 0)) for rung in rungs)
-    return 4 * a_layer * work * len(kit.splits["train"]) * seeds / 60
+    return 4 * a_layer * work * len(rows) / 60
 
 
 def climb(groups: list[str], seeds: int, path: Path, first_seed: int = 42) -> pd.DataFrame:
     """Run every rung of the groups for every seed that `path` does not hold yet; gives back the whole file."""
-    rungs = [rung for group in groups for rung in GROUPS[group]]
     done = read(path) if path.is_file() else pd.DataFrame(columns=[*SCORES, "right"])
     kept = {(row.rung, row.seed) for row in done.itertuples()}
-    for seed in range(first_seed, first_seed + seeds):
-        missing = [rung for rung in rungs if (rung.name, seed) not in kept]
-        if not missing:
+    rungs = [rung for group in groups for rung in GROUPS[group]]
+    everything = {
+        seed: [r for r in rungs if (r.name, seed) not in kept] for seed in range(first_seed, first_seed + seeds)
+    }
+    missing = [rung for rungs in everything.values() for rung in rungs]
+    if missing:
+        minutes = estimate_minutes(missing)
+        log.info("%d students to train: roughly %.0f minutes on this machine", len(missing), minutes)
+    for seed, rungs in everything.items():
+        if not rungs:
             continue
         kit = workshop.prepare(seed)
-        if seed == first_seed:
-            minutes = estimate_minutes(rungs, seeds, kit) * (1 - len(kept) / max(1, len(rungs) * seeds))
-            log.info("%d rungs, %d seeds: roughly %.0f minutes on this machine", len(rungs), seeds, minutes)
         if ("teacher", seed) not in kept:
             done = add(done, teacher_row(kit, seed), path)
-        for rung in missing:
+        for rung in rungs:
             row, _ = run_rung(rung, kit, seed)
             log.info("seed %d, %s: test accuracy %.1f %%", seed, rung.name, 100 * row["test_accuracy"])
             done = add(done, row, path)
@@ -233,7 +239,7 @@ def add(done: pd.DataFrame, row: dict, path: Path) -> pd.DataFrame:
     """Append a row and write the file anew, all or nothing."""
     frame = pd.DataFrame([row], columns=[*SCORES, "right"])
     done = frame if done.empty else pd.concat([done, frame], ignore_index=True)
-    write_atomically(path, done.to_csv(index=False).encode())
+    data.write_atomically(path, done.to_csv(index=False).encode())
     return done
 
 

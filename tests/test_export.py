@@ -52,6 +52,32 @@ def test_int8_is_smaller_and_changes_few_answers(student, exported):
     assert np.mean(ours.argmax(-1) == theirs.argmax(-1)) > 0.95
 
 
+def test_a_trimmed_vocabulary_answers_alike_and_can_still_spell(student):
+    model, tokenizer = models.load_classifier(str(student), None).model.eval(), models.load_tokenizer(str(student))
+    texts = ["a lovely film", "the plot was dull"]
+    small, trimmed = export.trim_vocabulary(model, tokenizer, texts)
+    kept = trimmed.get_vocab()
+    assert len(kept) == small.config.vocab_size < tokenizer.vocab_size
+    assert kept["[MASK]"] == tokenizer.mask_token_id
+    assert np.array_equal(export.torch_logits(small, trimmed, texts), export.torch_logits(model, tokenizer, texts))
+    assert "garden" not in kept
+    spelt = trimmed.convert_ids_to_tokens(trimmed("garden")["input_ids"])
+    assert spelt[1:-1] == ["g", *(f"##{letter}" for letter in "arden")]
+    assert models.count_parameters(model) - models.count_parameters(small) == 32 * (model.config.vocab_size - len(kept))
+    assert model.config.vocab_size > len(kept), "the model that came in is not touched"
+
+
+def test_a_trimmed_export_is_compared_with_the_whole_model(student, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a lovely film\nthe plot was dull\n")
+    assert main(["export", str(student), "--output", str(tmp_path / "small"), "--vocabulary-of", str(texts)]) == 0
+    assert "word pieces" in capsys.readouterr().out
+    ours = torch_logits(student, ["a lovely film", "an awful garden"])
+    theirs = export.exported_logits(tmp_path / "small", ["a lovely film", "an awful garden"])
+    assert np.abs(ours[0] - theirs[0]).max() < 1e-4
+    assert np.abs(ours[1] - theirs[1]).max() > 1e-4, "words that are gone are read otherwise"
+
+
 def test_the_folder_speaks_for_itself_without_torch(exported):
     """predict.py runs where importing torch or transformers fails."""
     folder = exported[0] / "onnx-int8"

@@ -77,6 +77,7 @@ def test_an_interrupted_ladder_goes_on_where_it_stopped(kit, tmp_path, monkeypat
         return row, None
 
     monkeypatch.setattr(ladder, "run_rung", run_rung)
+    monkeypatch.setattr(ladder, "estimate_minutes", lambda rungs: 1.0)
     monkeypatch.setattr(workshop, "prepare", lambda seed: kit)
     with pytest.raises(KeyboardInterrupt):
         ladder.climb(["sizes"], 2, tmp_path / "runs.csv")
