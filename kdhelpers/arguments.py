@@ -54,7 +54,9 @@ class DistillArguments:
     learning_rate: float | None = HfArg(default=None, help="Peak learning rate of student and control.")
     alpha: float | None = HfArg(default=None, help="Weight of the labels' loss, 0 to 1; the rest goes to the teacher.")
     temperature: float | None = HfArg(default=None, help="Softens the logits; greater than 0.")
-    teacher_epochs: float | None = HfArg(default=None, help="Most passes of a bare teacher over the labelled rows.")
+    teacher_epochs: float | None = HfArg(
+        default=None, help="Most passes of a bare teacher over the labelled rows (it stops early)."
+    )
     teacher_learning_rate: float | None = HfArg(default=None, help="Peak learning rate of a bare teacher.")
     max_length: int | None = HfArg(default=None, help="Longest input in word pieces.")
     train_embeddings: bool | None = HfArg(default=None, help="Train the word embeddings too (default: frozen).")
@@ -136,6 +138,7 @@ def choose_recipe(arguments: DistillArguments) -> Recipe:
     if arguments.train:
         changes |= {"data": "files", "name": "files", "dataset_id": None, "dataset_config": None}
         changes.setdefault("text_column", "text")
+        changes.setdefault("teacher_epochs", 8)  # of rows that we do not know; training stops early where that is much
     elif arguments.dataset_id:
         changes |= {"data": "hub"}
         if arguments.dataset_id != recipe.dataset_id:

@@ -54,8 +54,16 @@ def test_one_title_and_headings_in_order(notebook):
 
 def test_header_card(notebook):
     header = notebook.cells[0].source
-    for field in ("**You will learn**", "**Time**", "minute", "2 cores", "**Needs**"):
+    for field in ("**You will learn**", "**Time**", "2 cores", "**Needs**"):
         assert field in header, field
+
+
+def test_the_header_says_what_was_measured(notebook):
+    """`make notebooks` leaves seconds and memory in the metadata; the header is for people, so it may round."""
+    said = re.search(r"about (\d+) minutes? on 2 cores, ([\d.]+) GiB", notebook.cells[0].source)
+    measured = notebook.metadata["measured"]
+    assert abs(60 * int(said[1]) - measured["seconds"]) <= max(45, 0.35 * measured["seconds"]), measured
+    assert abs(float(said[2]) - measured["gib"]) <= 0.35, measured
 
 
 def test_every_code_cell_was_run_in_order(notebook):
