@@ -12,8 +12,9 @@ from transformers.hf_argparser import HfArg, string_to_bool
 from kdhelpers import report, train
 from kdhelpers.console import Parser, unknown_argument
 from kdhelpers.errors import UserError
+from kdhelpers.fitting import PRECISIONS
 from kdhelpers.recipes import RECIPES, Recipe
-from kdhelpers.train import PRECISIONS, Files, RunSettings
+from kdhelpers.train import Files, RunSettings
 from kdhelpers.trainer import DistillationTrainingArguments
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import set_seed
 
-from kdhelpers import data, latency, models, plots, report, train
+from kdhelpers import data, files, fitting, latency, models, plots, report, train
 from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import add_teacher_logits, predict_logits
@@ -42,8 +43,8 @@ def training_ladder() -> list[Rung]:
 
     turn("+ teacher's logits cached", live_teacher=False)
     turn("+ batches of like length", by_length=True)
-    if train.choose_precision("auto") != "fp32":
-        turn(f"+ {train.choose_precision('auto')}", precision=train.choose_precision("auto"))
+    if fitting.choose_precision("auto") != "fp32":
+        turn(f"+ {fitting.choose_precision('auto')}", precision=fitting.choose_precision("auto"))
     turn("+ word embeddings frozen", frozen_embeddings=True)
     turn("+ no dropout in the student", dropout=0.0)
     if models.attention_here() != "sdpa":
@@ -68,24 +69,20 @@ def run_rung(rung: Rung, splits, teacher, tokenizer, epochs: float, batch_size: 
             models.freeze_word_embeddings(student)
         if rung.dropout is not None:
             models.set_dropout(student, rung.dropout)
-        steps = max(1, round(epochs * train.steps_per_epoch(len(rows), batch_size)))
-        arguments = train.training_arguments(
+        steps = max(1, round(epochs * fitting.steps_per_epoch(len(rows), batch_size)))
+        arguments = fitting.training_arguments(
             Path(folder),
+            dataclasses.replace(recipe, batch_size=batch_size),
             steps=steps,
             evaluations=1,
-            batch_size=batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup=recipe.warmup,
             seed=seed,
             precision=rung.precision,
             has_validation=False,
-            alpha=recipe.alpha,
-            temperature=recipe.temperature,
-            options={"save_strategy": "no"} | train.length_grouping(rung.by_length),
+            options={"save_strategy": "no"} | fitting.length_grouping(rung.by_length),
         )
-        train.set_seed(seed)
+        set_seed(seed)
         live = teacher if rung.live_teacher else None
-        result = train.fit(rung.name, student, rows, None, tokenizer, arguments, teacher=live)
+        result = fitting.fit(rung.name, student, rows, None, tokenizer, arguments, teacher=live)
     predictions = predict_logits(result.model, splits["test"], tokenizer).argmax(-1)
     return {
         "rung": rung.name,
@@ -197,7 +194,7 @@ def benchmark_inference(options: argparse.Namespace) -> None:
     if options.threads < 1 or options.sentences < latency.WARM_UP:
         raise UserError(f"--threads must be at least 1 and --sentences at least {latency.WARM_UP}")
     if options.rows:
-        rows = data.read_file(options.rows, options.text_column, options.label_column)
+        rows = files.read_file(options.rows, options.text_column, options.label_column)
         texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
     else:
         rows = data.movie_snippets()

@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
-from kdhelpers import checks, data, models, predict
+from kdhelpers import checks, data, files, models, predict
 from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import predict_logits, save_folder_atomically
@@ -223,12 +223,12 @@ def main(argv: list[str]) -> None:
     output = Path(options.output).expanduser() if options.output else student.with_name(f"student-{options.format}")
     predictions = student.parent / "predictions.csv"  # where the student lies in a run's folder
     rows = options.rows or (predictions if student.is_dir() and predictions.is_file() else None)
-    texts = [row["text"] for row in data.read_file(str(rows), options.text_column, None)] if rows else None
+    texts = [row["text"] for row in files.read_file(str(rows), options.text_column, None)] if rows else None
     vocabulary_of = None
     if options.vocabulary_of == MOVIE_SNIPPETS.name:
         vocabulary_of = list(data.movie_snippets().splits["train"]["text"])
     elif options.vocabulary_of:
-        vocabulary_of = [row["text"] for row in data.read_file(options.vocabulary_of, options.text_column, None)]
+        vocabulary_of = [row["text"] for row in files.read_file(options.vocabulary_of, options.text_column, None)]
     facts = export(options.student, output, options.format, options.overwrite, texts, vocabulary_of)
     changed, compared = facts["changed_predictions"], facts["compared_texts"]
     size, pieces = f"{facts['bytes'] / 1e6:.1f} MB", f"{facts['word_pieces']:,} word pieces"

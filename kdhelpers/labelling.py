@@ -8,7 +8,7 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 
-from kdhelpers import arguments, checks, data, models, train
+from kdhelpers import arguments, checks, data, fitting, models, train
 from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import logits_fingerprint, predict_logits, save_folder_atomically
@@ -85,7 +85,7 @@ def label(settings: train.RunSettings, shard_rows: int, rank: int, world: int, o
     max_length = min(recipe.max_length, report.usable_length)
     options = {"tokenizer": tokenizer, "max_length": max_length}
     table = rows.splits["train"].map(data.tokenise_batch, batched=True, fn_kwargs=options)
-    precision = train.choose_precision(settings.precision)
+    precision = fitting.choose_precision(settings.precision)
     bf16 = precision == "bf16"
     teacher = loaded.model.eval().to(train.device_for_inference())
     name = logits_fingerprint(teacher, table, tokenizer, "bf16" if bf16 else "fp32")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
-from kdhelpers import data, evaluation, export, models, report, train, workshop
+from kdhelpers import data, evaluation, export, fitting, models, report, train, workshop
 from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import predict_logits
@@ -72,7 +72,7 @@ def rung(name: str) -> Rung:
     return known[name]
 
 
-def run_rung(rung: Rung, kit: workshop.Prepared, seed: int) -> tuple[dict, train.Fit]:
+def run_rung(rung: Rung, kit: workshop.Prepared, seed: int) -> tuple[dict, fitting.Fit]:
     """Train one student as the rung says, choosing the checkpoint on validation; score it on the test rows.
 
     Gives back the row for the CSV file (`SCORES` and `right`, the test rows it gets right, as hexadecimal bits) and
@@ -81,7 +81,7 @@ def run_rung(rung: Rung, kit: workshop.Prepared, seed: int) -> tuple[dict, train
     recipe = dataclasses.replace(kit.recipe, student_layers=rung.layers, epochs=rung.epochs)
     settings = train.RunSettings(recipe, Path("unused"), seed=seed)
     rows = kit.splits["train"]
-    steps = round(rung.epochs * train.steps_per_epoch(len(rows), recipe.batch_size))
+    steps = round(rung.epochs * fitting.steps_per_epoch(len(rows), recipe.batch_size))
     labelled = [index for index, label in enumerate(rows["labels"]) if label != UNLABELLED]
     if rung.labels == "all":
         rows = rows.remove_columns("labels").add_column("labels", all_labels(rows["id"]))
@@ -96,22 +96,18 @@ def run_rung(rung: Rung, kit: workshop.Prepared, seed: int) -> tuple[dict, train
     if rung.soft and rung.labels == "all":
         alpha = 0.5  # with every label known both voices are heard
     with tempfile.TemporaryDirectory() as folder:
-        arguments = train.training_arguments(
+        arguments = fitting.training_arguments(
             Path(folder),
+            dataclasses.replace(recipe, alpha=alpha),
             steps=steps,
             evaluations=round(rung.epochs),
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup=recipe.warmup,
             seed=seed,
-            precision=train.choose_precision("auto"),
+            precision=fitting.choose_precision("auto"),
             has_validation=True,
-            alpha=alpha,
-            temperature=recipe.temperature,
             options={"states": rung.states},
         )
-        train.set_seed(seed)
-        fit = train.fit(
+        set_seed(seed)
+        fit = fitting.fit(
             rung.name, student, rows, kit.splits["validation"], kit.tokenizer, arguments,
             teacher=kit.teacher if rung.states != "none" else None,
         )  # fmt: skip
@@ -147,7 +143,7 @@ def student(kit: workshop.Prepared, rung: Rung, seed: int = 42):
         dataclasses.asdict(dataclasses.replace(rung, name="")),
         dataclasses.asdict(kit.recipe),
         seed,
-        train.choose_precision("auto"),
+        fitting.choose_precision("auto"),
         models.weights_fingerprint(kit.teacher),
         [version("torch"), version("transformers")],
     ]
@@ -156,7 +152,7 @@ def student(kit: workshop.Prepared, rung: Rung, seed: int = 42):
         with contextlib.suppress(UserError):  # a damaged one is made again
             return models.load_classifier(str(folder), None, "student").model.eval()
     _, fit = run_rung(rung, kit, seed)
-    train.save_fit(folder, fit, kit.tokenizer)
+    fitting.save_fit(folder, fit, kit.tokenizer)
     return fit.model
 
 
@@ -188,7 +184,7 @@ def estimate_minutes(rungs: list[Rung]) -> float:
     seconds = []
     for _ in range(3):  # the first time is slow: memory is fetched, kernels are chosen
         started = time.perf_counter()
-        predict_logits(backbone, few, tokenizer, bf16=train.choose_precision("auto") == "bf16")
+        predict_logits(backbone, few, tokenizer, bf16=fitting.choose_precision("auto") == "bf16")
         seconds.append(time.perf_counter() - started)
     a_layer = min(seconds) / len(few) / models.num_layers(backbone)
     work = sum(rung.epochs * (rung.layers + (1.5 if rung.states != "none" else 0)) for rung in rungs)

@@ -56,7 +56,7 @@ def _packages() -> Finding:
 def _machine() -> list[Finding]:
     import torch
 
-    from kdhelpers.train import choose_precision
+    from kdhelpers.fitting import choose_precision
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     findings = [

@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import optuna
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, PrinterCallback
+from transformers import DataCollatorWithPadding, PrinterCallback, set_seed
 
-from kdhelpers import evaluation, models, train, workshop
+from kdhelpers import evaluation, fitting, models, workshop
 from kdhelpers.trainer import DistillationTrainer
 
 
@@ -26,23 +27,19 @@ def search(
     def model_init(trial=None):
         # Trainer makes the model before it asks the space; a trial that is asked twice gives the same answer twice
         layers = space(trial).get("layers", recipe.student_layers) if trial else recipe.student_layers
-        train.set_seed(seed)
+        set_seed(seed)
         chosen = models.evenly_spaced_layers(models.num_layers(kit.teacher), layers)
-        return train.ready_to_train(models.student_from_layers(kit.teacher, chosen), recipe)
+        return fitting.ready_to_train(models.student_from_layers(kit.teacher, chosen), recipe)
 
     with tempfile.TemporaryDirectory() as folder:
-        arguments = train.training_arguments(
-            folder,
-            steps=train.steps_per_epoch(len(rows), recipe.batch_size),
+        arguments = fitting.training_arguments(
+            Path(folder),
+            recipe,
+            steps=fitting.steps_per_epoch(len(rows), recipe.batch_size),
             evaluations=1,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup=recipe.warmup,
             seed=seed,
-            precision=train.choose_precision("auto"),
+            precision=fitting.choose_precision("auto"),
             has_validation=False,
-            alpha=recipe.alpha,
-            temperature=recipe.temperature,
             options={"save_strategy": "no", "eval_strategy": "epoch", "logging_strategy": "no"},
         )
         trainer = DistillationTrainer(

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
-from kdhelpers import data, models, train
+from kdhelpers import data, fitting, models, train
 from kdhelpers.logits import add_teacher_logits, predict_logits
 from kdhelpers.recipes import MOVIE_SNIPPETS, Recipe
 
@@ -55,11 +55,11 @@ def prepare(seed: int = 42) -> Prepared:
     rows = train.load_rows(settings, None)
     tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
     splits = train.tokenise_splits(rows, tokenizer, MOVIE_SNIPPETS.max_length)
-    train.set_seed(seed)
+    set_seed(seed)
     backbone = models.load_classifier(MOVIE_SNIPPETS.teacher, rows.label_names)
     with tempfile.TemporaryDirectory() as folder:
         teacher = train.finetune_teacher(settings, backbone, splits, tokenizer, Path(folder)).model
-    bf16 = train.choose_precision("auto") == "bf16"
+    bf16 = fitting.choose_precision("auto") == "bf16"
     splits["train"], _ = add_teacher_logits(splits["train"], teacher, tokenizer, bf16=bf16)
     return Prepared(MOVIE_SNIPPETS, rows, splits, tokenizer, teacher)
 
@@ -72,28 +72,24 @@ def logits_of(model: PreTrainedModel, tokenizer, sentences: list[str]) -> torch.
 
 def train_briefly(
     kit: Prepared, rows: Dataset, teacher: PreTrainedModel | None = None, learning_rate: float = 1e-4, seed: int = 42
-) -> train.Fit:
+) -> fitting.Fit:
     """One epoch of the default student on `rows`, as `distill` would train it; `teacher` makes it a live one."""
     recipe = replace(kit.recipe, learning_rate=learning_rate)
     settings = train.RunSettings(recipe, Path("unused"), seed=seed)
     student = train.build_student(settings, kit.teacher, kit.rows.label_names)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = train.training_arguments(
+        arguments = fitting.training_arguments(
             Path(folder),
-            steps=train.steps_per_epoch(len(rows), recipe.batch_size),
+            recipe,
+            steps=fitting.steps_per_epoch(len(rows), recipe.batch_size),
             evaluations=1,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup=recipe.warmup,
             seed=seed,
-            precision=train.choose_precision("auto"),
+            precision=fitting.choose_precision("auto"),
             has_validation=False,
-            alpha=recipe.alpha,
-            temperature=recipe.temperature,
             options={"save_strategy": "no"},
         )
-        train.set_seed(seed)
-        return train.fit("student", student, rows, None, kit.tokenizer, arguments, teacher=teacher)
+        set_seed(seed)
+        return fitting.fit("student", student, rows, None, kit.tokenizer, arguments, teacher=teacher)
 
 
 def command(line: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdhelpers import arguments, checks, models, train
+from kdhelpers import arguments, checks, fitting, models, train
 from kdhelpers.__main__ import main
 from kdhelpers.errors import UserError
 from tests.tiny import save_model, teachable_rows, tiny_bert, tiny_distilbert, tiny_tokenizer
@@ -213,13 +213,13 @@ def test_help_names_every_option(capsys):
 def test_trap_26_nothing_is_chosen_on_the_rows_that_are_reported(files, teacher, tmp_path, monkeypatch):
     """Every model of a run, searched for or not, is chosen by `fit`; it must never see a test row."""
     chosen_on = []
-    fit = train.fit
+    fit = fitting.fit
 
     def watch(name, model, train_rows, validation_rows, *args, **kwargs):
         chosen_on.append((set(train_rows["text"]), set(validation_rows["text"])))
         return fit(name, model, train_rows, validation_rows, *args, **kwargs)
 
-    monkeypatch.setattr(train, "fit", watch)
+    monkeypatch.setattr(fitting, "fit", watch)
     assert main(own_rows(files, teacher, tmp_path / "run", "--student-layers", 1)) == 0
     reported = set(pd.read_csv(tmp_path / "run" / "predictions.csv")["text"])
     assert len(chosen_on) == 2, "control and student"
@@ -396,7 +396,7 @@ def test_ctrl_c_keeps_checkpoints_and_resume_ends_as_if_unbroken(files, teacher,
     process = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     unfinished = tmp_path / "cut.incomplete" / "checkpoints" / "student"
     deadline = time.monotonic() + 120
-    while not train.last_whole_checkpoint(unfinished):
+    while not fitting.last_whole_checkpoint(unfinished):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "no checkpoint in two minutes"
         time.sleep(0.02)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
 
-from kdhelpers import checks, data
+from kdhelpers import checks, data, files
 from kdhelpers.errors import UserError
 
 # Invented rows in the snippets' format: id, rating, text.
@@ -160,7 +160,7 @@ WRITERS = {
 def test_every_kind_of_file_and_label(tmp_path, kind, labels):
     path = tmp_path / f"train.{kind}"
     WRITERS[kind](table(labels=labels), path)
-    rows = data.file_rows(str(path), None, None, "sentence", "label")
+    rows = files.file_rows(str(path), None, None, "sentence", "label")
     expected = [str(label) for label in (sorted(labels) if isinstance(labels[0], int) else sorted(labels))]
     assert rows.label_names == expected
     assert rows.counts() == {"labelled": 32, "unlabelled": 0, "validation": 4, "test": 4}
@@ -176,10 +176,10 @@ def test_rows_without_a_label_become_unlabelled(tmp_path):
     frame.loc[0, "label"], frame.loc[1, "label"] = "", "-100"
     frame.to_csv(tmp_path / "a.csv", index=False)
     (tmp_path / "more.txt").write_text("one more text\n\nand another\n", encoding="utf-8")
-    rows = data.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", str(tmp_path / "more.txt"))
+    rows = files.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", str(tmp_path / "more.txt"))
     assert rows.counts()["unlabelled"] == 4
     (tmp_path / "more.csv").write_text("sentence\none\ntwo\nthree\n", encoding="utf-8")
-    rows = data.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", str(tmp_path / "more.csv"))
+    rows = files.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", str(tmp_path / "more.csv"))
     assert rows.counts()["unlabelled"] == 5
 
 
@@ -187,21 +187,21 @@ def test_a_missing_value_in_parquet_is_unlabelled_and_floats_are_integers(tmp_pa
     frame = table(labels=(0.0, 1.0))
     frame.loc[3, "label"] = float("nan")
     frame.to_parquet(tmp_path / "a.parquet")
-    rows = data.file_rows(str(tmp_path / "a.parquet"), None, None, "sentence", "label")
+    rows = files.file_rows(str(tmp_path / "a.parquet"), None, None, "sentence", "label")
     assert rows.label_names == ["0", "1"]
     assert rows.counts()["unlabelled"] == 1
 
 
 def test_a_teachers_order_of_names_counts(tmp_path):
     table().to_csv(tmp_path / "a.csv", index=False)
-    rows = data.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", label_names=["good", "bad"])
+    rows = files.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", label_names=["good", "bad"])
     assert rows.label_names == ["good", "bad"]
 
 
 def test_quoted_line_breaks_and_a_byte_order_mark_are_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("\ufeffsentence,label\n".encode() + b'"two\nlines",a\n"one, line",b\n')
-    assert [row["text"] for row in data.read_file(str(path), "sentence", "label")] == ["two\nlines", "one, line"]
+    assert [row["text"] for row in files.read_file(str(path), "sentence", "label")] == ["two\nlines", "one, line"]
 
 
 BAD_FILES = {
@@ -225,7 +225,7 @@ def test_bad_files_are_one_sentence(tmp_path, case):
     name, content, message = BAD_FILES[case]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        data.file_rows(str(tmp_path / name), None, None, "sentence", "label")
+        files.file_rows(str(tmp_path / name), None, None, "sentence", "label")
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
 
@@ -234,16 +234,16 @@ def test_a_label_that_training_does_not_know(tmp_path):
     table().to_csv(tmp_path / "train.csv", index=False)
     table(5, ("bad", "odd")).to_csv(tmp_path / "test.csv", index=False)
     with pytest.raises(UserError, match=r"test has the label 'odd' \(.*test.csv, row 2 \(line 3\)\).*bad, good"):
-        data.file_rows(str(tmp_path / "train.csv"), None, str(tmp_path / "test.csv"), "sentence", "label")
+        files.file_rows(str(tmp_path / "train.csv"), None, str(tmp_path / "test.csv"), "sentence", "label")
 
 
 def test_a_test_row_needs_a_label(tmp_path):
     table().to_csv(tmp_path / "train.csv", index=False)
     (tmp_path / "test.csv").write_text("sentence,label\nx,\n", encoding="utf-8")
     with pytest.raises(UserError, match="has no label in column 'label'"):
-        data.file_rows(str(tmp_path / "train.csv"), None, str(tmp_path / "test.csv"), "sentence", "label")
+        files.file_rows(str(tmp_path / "train.csv"), None, str(tmp_path / "test.csv"), "sentence", "label")
 
 
 def test_a_missing_file():
     with pytest.raises(UserError, match="no file nowhere.csv"):
-        data.file_rows("nowhere.csv", None, None, "text", "label")
+        files.file_rows("nowhere.csv", None, None, "text", "label")

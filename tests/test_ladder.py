@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
-from kdhelpers import data, ladder, models, search, train, workshop
+from kdhelpers import data, fitting, ladder, models, search, train, workshop
 from kdhelpers.errors import UserError
 from kdhelpers.logits import add_teacher_logits
 from kdhelpers.recipes import MOVIE_SNIPPETS
@@ -37,9 +37,9 @@ def test_every_rung_takes_the_same_steps_and_sees_the_rows_it_says(kit, monkeypa
 
     def fit(name, model, rows, validation, tokenizer, arguments, *, teacher=None):
         seen[name] = (len(rows), sum(label >= 0 for label in rows["labels"]), arguments, teacher)
-        return train.Fit(model, 1.0, 0.5)
+        return fitting.Fit(model, 1.0, 0.5)
 
-    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(fitting, "fit", fit)
     monkeypatch.setattr(ladder, "int8_accuracy", lambda *_: 0.5)
     monkeypatch.setattr(ladder, "all_labels", lambda ids: [int(row_id) % 2 for row_id in ids])
     for rung in (*ladder.WHAT_HELPS, *ladder.STATES):

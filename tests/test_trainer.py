@@ -23,8 +23,9 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from kdhelpers import models, train
+from kdhelpers import fitting, models
 from kdhelpers.losses import UNLABELLED, distillation_loss
+from kdhelpers.recipes import MOVIE_SNIPPETS
 from kdhelpers.trainer import TEACHER_LOGITS, DistillationTrainer, DistillationTrainingArguments
 from tests.tiny import tiny_bert, tiny_distilbert, tiny_tokenizer
 
@@ -216,7 +217,7 @@ def test_trap_15_killed_and_resumed_is_never_interrupted(rows, tokenizer, tmp_pa
         set_seed(0)
         trainer = trainer_for(
             tiny_bert(), rows, tokenizer, folder, per_device_train_batch_size=4, max_steps=12, logging_steps=1,
-            save_strategy="steps", save_steps=1, **train.length_grouping(by_length),
+            save_strategy="steps", save_steps=1, **fitting.length_grouping(by_length),
         )  # fmt: skip
         if kill:
             trainer.add_callback(Kill())
@@ -372,9 +373,8 @@ def test_trap_19_two_processes_are_one_with_the_same_global_batch(rows, tokenize
 
 def test_precision_options_are_trainers_own(tmp_path):
     for precision in ("bf16", "fp32"):
-        made = train.training_arguments(
-            tmp_path, steps=10, evaluations=2, batch_size=4, learning_rate=1e-4, warmup=0.1, seed=1,
-            precision=precision, has_validation=True, alpha=0.0,
+        made = fitting.training_arguments(
+            tmp_path, MOVIE_SNIPPETS, steps=10, evaluations=2, seed=1, precision=precision, has_validation=True,
         )  # fmt: skip
         assert made.bf16 == (precision == "bf16")
         assert (made.warmup_steps, made.eval_steps, made.load_best_model_at_end) == (1, 5, True)
@@ -383,9 +383,9 @@ def test_precision_options_are_trainers_own(tmp_path):
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     """A killed run leaves one: without its trainer_state.json, or with a piece of it."""
-    assert train.last_whole_checkpoint(tmp_path / "none") is None
+    assert fitting.last_whole_checkpoint(tmp_path / "none") is None
     for step, state in ((16, '{"global_step": 16}'), (9, '{"global_step": 9}'), (32, '{"global_s'), (48, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if state:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert train.last_whole_checkpoint(tmp_path).name == "checkpoint-16"
+    assert fitting.last_whole_checkpoint(tmp_path).name == "checkpoint-16"
