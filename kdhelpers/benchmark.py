@@ -88,7 +88,7 @@ def run_rung(rung: Rung, splits, teacher, tokenizer, epochs: float, batch_size: 
         "rung": rung.name,
         "seconds": round(logits_seconds + result.seconds, 2),
         "teacher_logits_seconds": round(logits_seconds, 2),
-        "test_accuracy": float(np.mean(predictions == np.array(splits["test"]["label"]))),
+        "test_accuracy": float(np.mean(predictions == np.array(splits["test"]["labels"]))),
     }
 
 
@@ -100,7 +100,7 @@ def benchmark_training(rows: int, epochs: float, batch_size: int, seed: int, rou
     settings = train.RunSettings(MOVIE_SNIPPETS, Path("unused"))
     tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
     all_rows = train.load_rows(settings, None)
-    splits = train.tokenise_splits(all_rows, tokenizer, MOVIE_SNIPPETS.max_length)
+    splits = data.tokenise(all_rows.splits, tokenizer, MOVIE_SNIPPETS.max_length)
     backbone = models.load_classifier(MOVIE_SNIPPETS.teacher, all_rows.label_names)
     with tempfile.TemporaryDirectory() as folder:
         teacher = train.finetune_teacher(settings, backbone, splits, tokenizer, Path(folder)).model

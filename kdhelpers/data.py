@@ -259,10 +259,15 @@ def padding_share(lengths: list[int], batch_size: int) -> float:
     return 1 - sum(lengths) / slots
 
 
-def tokenise_batch(batch: dict, tokenizer, max_length: int) -> dict:
-    """For `Dataset.map(batched=True)`: the tokenizer's columns, `labels` and `length` (word pieces, no padding).
+def tokenise(rows: Dataset | DatasetDict, tokenizer, max_length: int) -> Dataset | DatasetDict:
+    """The same rows with the tokenizer's columns, `labels` and `length` (word pieces, no padding).
 
-    Padding is left to the batch: each is padded to its own longest row.
+    Padding is left to the batch: each is padded to its own longest row. The column `label` is renamed, not copied:
+    where both are there, transformers' collator puts `label` in the place of `labels` without a word.
     """
-    tokens = dict(tokenizer(list(batch["text"]), truncation=True, max_length=max_length))
-    return tokens | {"labels": batch["label"], "length": [len(ids) for ids in tokens["input_ids"]]}
+
+    def encode(batch: dict) -> dict:
+        tokens = dict(tokenizer(list(batch["text"]), truncation=True, max_length=max_length))
+        return tokens | {"labels": batch["label"], "length": [len(ids) for ids in tokens["input_ids"]]}
+
+    return rows.map(encode, batched=True, remove_columns=["label"])

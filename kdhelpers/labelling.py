@@ -83,8 +83,7 @@ def label(settings: train.RunSettings, shard_rows: int, rank: int, world: int, o
     tokenizer = models.load_tokenizer(recipe.teacher)
     report = checks.compare_tokenizers(tokenizer, tokenizer, loaded.model.config, None)
     max_length = min(recipe.max_length, report.usable_length)
-    options = {"tokenizer": tokenizer, "max_length": max_length}
-    table = rows.splits["train"].map(data.tokenise_batch, batched=True, fn_kwargs=options)
+    table = data.tokenise(rows.splits["train"], tokenizer, max_length)
     precision = fitting.choose_precision(settings.precision)
     bf16 = precision == "bf16"
     teacher = loaded.model.eval().to(train.device_for_inference())

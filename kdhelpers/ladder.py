@@ -177,9 +177,7 @@ def estimate_minutes(rungs: list[Rung]) -> float:
     """A rough estimate from timing the backbone on 256 rows; a training step costs some 4 forward passes a layer."""
     tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
     rows = data.movie_snippets().splits["train"]
-    few = rows.select(range(256)).map(
-        data.tokenise_batch, batched=True, fn_kwargs={"tokenizer": tokenizer, "max_length": MOVIE_SNIPPETS.max_length}
-    )
+    few = data.tokenise(rows.select(range(256)), tokenizer, MOVIE_SNIPPETS.max_length)
     backbone = models.load_classifier(MOVIE_SNIPPETS.teacher, ["negative", "positive"]).model
     seconds = []
     for _ in range(3):  # the first time is slow: memory is fetched, kernels are chosen

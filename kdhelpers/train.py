@@ -14,10 +14,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import (
-    PreTrainedModel,
-    set_seed,
-)
+from transformers import PreTrainedModel, set_seed
 
 from kdhelpers import checks, data, evaluation, files, fitting, models
 from kdhelpers.console import is_main
@@ -90,12 +87,6 @@ def load_rows(settings: RunSettings, label_names: list[str] | None) -> data.Rows
         rows = data.thin_out(rows, settings.rows)
     data.require_scorable(rows.splits["test"], rows.test_name)
     return checks.check_leakage(rows, recipe.drop_leaks)
-
-
-def tokenise_splits(rows: data.Rows, tokenizer, max_length: int):
-    """Every split with the columns that the models read; see `data.tokenise_batch`."""
-    options = {"tokenizer": tokenizer, "max_length": max_length}
-    return rows.splits.map(data.tokenise_batch, batched=True, fn_kwargs=options)
 
 
 def finetune_teacher(
@@ -264,7 +255,7 @@ def _distill(settings: RunSettings, work: Path) -> dict:
     report = checks.compare_tokenizers(tokenizer, student_tokenizer, teacher_loaded.model.config, student_config)
     checks.require_same_tokenizer(report)
     max_length = min(recipe.max_length, report.usable_length)
-    splits = tokenise_splits(rows, tokenizer, max_length)
+    splits = data.tokenise(rows.splits, tokenizer, max_length)
     if recipe.student_layers and not recipe.student:
         models.evenly_spaced_layers(models.num_layers(teacher_loaded.model), recipe.student_layers)
     if recipe.student:

@@ -54,7 +54,7 @@ def prepare(seed: int = 42) -> Prepared:
     settings = train.RunSettings(MOVIE_SNIPPETS, Path("unused"), seed=seed)
     rows = train.load_rows(settings, None)
     tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
-    splits = train.tokenise_splits(rows, tokenizer, MOVIE_SNIPPETS.max_length)
+    splits = data.tokenise(rows.splits, tokenizer, MOVIE_SNIPPETS.max_length)
     set_seed(seed)
     backbone = models.load_classifier(MOVIE_SNIPPETS.teacher, rows.label_names)
     with tempfile.TemporaryDirectory() as folder:

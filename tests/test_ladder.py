@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
+from transformers import DataCollatorWithPadding
 
-from kdhelpers import data, fitting, ladder, models, search, train, workshop
+from kdhelpers import data, fitting, ladder, models, search, workshop
 from kdhelpers.errors import UserError
 from kdhelpers.logits import add_teacher_logits
 from kdhelpers.recipes import MOVIE_SNIPPETS
@@ -27,15 +28,17 @@ def kit(tmp_path, monkeypatch):
     parts["train"] = data.withhold_labels(parts["train"], keep=40)
     rows = data.Rows(DatasetDict(parts), names)
     recipe = replace(MOVIE_SNIPPETS, teacher=str(folder), student_layers=1, batch_size=8, max_length=32)
-    splits = train.tokenise_splits(rows, tokenizer, 32)
+    splits = data.tokenise(rows.splits, tokenizer, 32)
     splits["train"], _ = add_teacher_logits(splits["train"], teacher, tokenizer)
     return workshop.Prepared(recipe, rows, splits, tokenizer, teacher)
 
 
 def test_every_rung_takes_the_same_steps_and_sees_the_rows_it_says(kit, monkeypatch):
-    seen = {}
+    seen, seen_rows = {}, {}
 
     def fit(name, model, rows, validation, tokenizer, arguments, *, teacher=None):
+        columns = {"input_ids", "attention_mask", "label", "label_ids", "labels"}  # what Trainer keeps
+        seen_rows[name] = rows.select_columns([c for c in rows.column_names if c in columns])
         seen[name] = (len(rows), sum(label >= 0 for label in rows["labels"]), arguments, teacher)
         return fitting.Fit(model, 1.0, 0.5)
 
@@ -50,6 +53,8 @@ def test_every_rung_takes_the_same_steps_and_sees_the_rows_it_says(kit, monkeypa
     assert rows["+ logits on 2,000 texts"] == (50, 40)
     assert rows["+ logits on all texts"] == (64, 40)
     assert rows["all 8,070 labels, no teacher"] == rows["all 8,070 labels + logits"] == (64, 64)
+    batch = DataCollatorWithPadding(kit.tokenizer)([seen_rows["all 8,070 labels, no teacher"][i] for i in (50, 51)])
+    assert batch["labels"].tolist() == [0, 1], "withheld labels that come back must reach the model"
     alphas = {name: arguments.alpha for name, (_, _, arguments, _) in seen.items()}
     assert alphas["labels only"] == alphas["all 8,070 labels, no teacher"] == 1.0
     assert alphas["+ logits on all texts"] == 0.0

@@ -27,7 +27,7 @@ def teacher():
 @pytest.fixture(scope="module")
 def rows(tokenizer):
     table = Dataset.from_list(teachable_rows(60))
-    return table.map(data.tokenise_batch, batched=True, fn_kwargs={"tokenizer": tokenizer, "max_length": 32})
+    return data.tokenise(table, tokenizer, 32)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ ORDERS = {
     "as it is": lambda table: table,
     "shuffle": lambda table: table.shuffle(seed=1),
     "select": lambda table: table.select(range(50, 10, -3)),
-    "filter": lambda table: table.filter(lambda row: row["label"] == 1),
+    "filter": lambda table: table.filter(lambda row: row["labels"] == 1),
     "two workers": lambda table: table.map(lambda row: {"copy": row["text"]}, num_proc=2),
 }
 
@@ -84,12 +84,7 @@ def another_tokenizer(teacher, tokenizer, rows):
 
 
 def another_length(teacher, tokenizer, rows):
-    options = {"tokenizer": tokenizer, "max_length": 8}
-    return (
-        teacher,
-        tokenizer,
-        rows.select_columns(["text", "label"]).map(data.tokenise_batch, batched=True, fn_kwargs=options),
-    )
+    return teacher, tokenizer, data.tokenise(Dataset.from_list(teachable_rows(60)), tokenizer, 8)
 
 
 def another_order(teacher, tokenizer, rows):
