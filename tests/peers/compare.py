@@ -1,0 +1,238 @@
+"""Our training beside TextBrewer's and torchdistill's: same teacher, initial student, rows, epochs and batch size.
+
+python -m tests.peers.compare
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from kdhelpers import data, evaluation, models, quiet, report, train, workshop
+from kdhelpers.errors import UserError
+from kdhelpers.logits import predict_logits
+from tests.peers.task import INPUTS, Task
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of training: the module that does it, which of its variants, and in whose environment it runs."""
+
+    name: str
+    module: str
+    variant: str = ""
+    ours: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Where its results go, under the folder of the comparison."""
+        return "-".join(filter(None, (self.module.removeprefix("run_"), self.variant)))
+
+
+WAYS = (
+    Way("ours", "run_ours", ours=True),
+    Way("TextBrewer", "run_textbrewer", "live"),
+    Way("TextBrewer, logits cached", "run_textbrewer", "cached"),
+    Way("torchdistill", "run_torchdistill", "fp32"),
+    Way("torchdistill, bf16", "run_torchdistill", "bf16"),
+)
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def peers_python(venv: Path) -> Path:
+    """The interpreter of the peers' environment, which is made if it is missing or was made from other pins."""
+    pins, mark = REQUIREMENTS.read_text(encoding="utf-8"), venv / "made-from.txt"
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if mark.is_file() and mark.read_text(encoding="utf-8") == pins:
+        return python
+    say(f"setting up the peers' environment in {venv}: a few minutes, once")
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for command in ([sys.executable, "-m", "venv", "--clear", str(venv)], [*pip, "--requirement", str(REQUIREMENTS)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise UserError(f"cannot set up the peers' environment in {venv}: {last}; connect, then start again")
+    mark.write_text(pins, encoding="utf-8")
+    return python
+
+
+def write_kit(kit: workshop.Prepared, rows: int | None, folder: Path) -> None:
+    """Teacher, initial student and tokenised training rows as files that every way can read."""
+    student = models.student_from_layers(
+        kit.teacher, models.evenly_spaced_layers(models.num_layers(kit.teacher), kit.recipe.student_layers)
+    )
+    kit.save(kit.teacher, folder / "teacher")
+    kit.save(student, folder / "student")
+    train_rows = kit.splits["train"].select_columns([*INPUTS, "labels", "length"])
+    if rows is not None:  # at even distances: the labelled rows stand at the front
+        train_rows = train_rows.select(np.linspace(0, len(train_rows) - 1, rows).astype(int))
+    (folder / "train.json").write_text(json.dumps(train_rows.to_list()), encoding="utf-8")
+
+
+def run(way: Way, task: Task, python: Path, threads: int) -> dict:
+    """Train in a process of its own, on the CPU; gives back what the way reports. Raises UserError if it fails."""
+    output = Path(task.output)
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    (output / "task.json").write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
+    where = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [
+        sys.executable if way.ours else str(python),
+        "-m",
+        f"tests.peers.{way.module}",
+        str(output / "task.json"),
+    ]
+    with open(output / "log.txt", "w", encoding="utf-8") as file:
+        done = subprocess.run(command, cwd=ROOT, env=where, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise UserError(
+            f"{way.name} stopped with exit code {done.returncode}: its messages are in {output / 'log.txt'}"
+        )
+    return json.loads((output / "result.json").read_text(encoding="utf-8"))
+
+
+def predictions(model, rows: Dataset, tokenizer) -> np.ndarray:
+    """Class ids, scored the same way for every model: fp32, our code."""
+    return predict_logits(model, rows, tokenizer).argmax(-1)
+
+
+def result_lines(result: dict) -> list[str]:
+    """The table, what had to be patched, and how ours does against each peer."""
+    ours, *peers = result["ways"]
+    notes = list(dict.fromkeys(patch for way in peers for patch in way["patches"]))
+    body = [
+        [
+            way["name"],
+            f"{100 * way['test_accuracy']:.1f} %",
+            f"{way['seconds']:.1f}",
+            f"{way['seconds'] / ours['seconds']:.1f}x",
+            ", ".join(str(notes.index(patch) + 1) for patch in way["patches"]) or "none",
+        ]
+        for way in result["ways"]
+    ]
+    seeds = len(result["seeds"])
+    lines = [
+        "",
+        f"{result['rows']:,} rows, {result['epochs']} epochs, batch {result['batch_size']}, "
+        f"{result['threads']} threads; mean accuracy on {result['test_rows']:,} rows and seconds of the fastest "
+        f"of {seeds} seed{'s' if seeds > 1 else ''}.",
+        f"Teacher {100 * result['teacher_accuracy']:.1f} %, student before training "
+        f"{100 * result['untrained_accuracy']:.1f} %.",
+        *report.text_table(["", "accuracy", "training s", "against ours", "patches"], body),
+        *(f"  patch {number}: {patch}" for number, patch in enumerate(notes, 1)),
+    ]
+    for way in peers:
+        faster, points = way["seconds"] / ours["seconds"], 100 * (ours["test_accuracy"] - way["test_accuracy"])
+        held = "yes" if faster >= 3 and points >= 0 else "NO"
+        lines.append(
+            f"No less accurate and 3 times faster than {way['name']}: {held} ({points:+.1f} points, {faster:.1f}x)"
+        )
+        lines.append(f"  seed {result['seeds'][0]}: {way['paired']}")
+    return lines
+
+
+def compare(options: argparse.Namespace) -> dict:
+    """Train every way with every seed, one after the other, and score all students with the same code."""
+    folder = Path(options.folder).resolve()
+    python = peers_python(Path(options.venv).resolve() if options.venv else folder / "venv")
+    say("preparing rows and teacher")
+    kit = workshop.prepare()
+    write_kit(kit, options.rows, folder / "kit")
+    test, labels = kit.splits["test"], kit.labels("test")
+    rows = len(json.loads((folder / "kit" / "train.json").read_text(encoding="utf-8")))
+    bf16 = train.choose_precision("auto") == "bf16"
+    ways = [way for way in WAYS if way.variant != "bf16" or bf16]
+    seeds = list(range(42, 42 + options.seeds))
+    runs = {way.name: [] for way in ways}
+    answers = {way.name: [] for way in ways}
+    for seed in seeds:
+        for way in ways:
+            task = Task(
+                kit=str(folder / "kit"),
+                output=str(folder / f"{way.folder}-{seed}"),
+                variant=way.variant,
+                epochs=options.epochs,
+                batch_size=kit.recipe.batch_size,
+                learning_rate=kit.recipe.learning_rate,
+                temperature=kit.recipe.temperature,
+                warmup=kit.recipe.warmup,
+                seed=seed,
+            )
+            say(f"seed {seed}, {way.name}: training")
+            facts = run(way, task, python, options.threads)
+            student = models.load_classifier(f"{task.output}/student", None, "student").model
+            answers[way.name].append(predictions(student, test, kit.tokenizer))
+            facts["test_accuracy"] = float(np.mean(answers[way.name][-1] == labels))
+            runs[way.name].append(facts | {"seed": seed})
+            say(f"seed {seed}, {way.name}: {facts['seconds']:.1f} s, accuracy {100 * facts['test_accuracy']:.1f} %")
+    table = [
+        {
+            "name": way.name,
+            "test_accuracy": float(np.mean([facts["test_accuracy"] for facts in runs[way.name]])),
+            "seconds": min(facts["seconds"] for facts in runs[way.name]),
+            "patches": runs[way.name][0]["patches"],
+            "paired": evaluation.paired(answers["ours"][0], answers[way.name][0], labels, "ours", way.name).text,
+            "runs": runs[way.name],
+        }
+        for way in ways
+    ]
+    untrained = models.load_classifier(str(folder / "kit" / "student"), None, "student").model
+    return {
+        "rows": rows,
+        "test_rows": len(test),
+        "epochs": options.epochs,
+        "batch_size": kit.recipe.batch_size,
+        "threads": options.threads,
+        "seeds": seeds,
+        "teacher_accuracy": float(np.mean(predictions(kit.teacher, test, kit.tokenizer) == labels)),
+        "untrained_accuracy": float(np.mean(predictions(untrained, test, kit.tokenizer) == labels)),
+        "versions": [line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line],
+        "ways": table,
+    }
+
+
+def main() -> int:
+    """Compare, print the table and write peers.json; the exit code is 2 where the reader has something to mend."""
+    parser = argparse.ArgumentParser(prog="python -m tests.peers.compare", description=__doc__)
+    parser.add_argument("--rows", type=int, help="train on so many rows only, to try the script (default: all)")
+    parser.add_argument("--epochs", type=int, default=2, help="passes over them (default 2)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 42 on (default 1)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads for every way")
+    parser.add_argument("--folder", default="runs/peers", help="where everything is written (default runs/peers)")
+    parser.add_argument("--venv", help="the peers' environment (default: venv in that folder)")
+    options = parser.parse_args()
+    quiet()
+    try:
+        result = compare(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(*result_lines(result), sep="\n")
+    output = Path(options.folder) / "peers.json"
+    data.write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
+    say(f"Written to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
