@@ -133,6 +133,7 @@ def result_lines(result: dict) -> list[str]:
     seeds = len(result["seeds"])
     lines = [
         "",
+        f"Against {', '.join(pin.replace('==', ' ') for pin in result['versions'])}.",
         f"{result['rows']:,} rows, {result['epochs']} epochs, batch {result['batch_size']}, "
         f"{result['threads']} threads; mean accuracy on {result['test_rows']:,} rows and seconds of the fastest "
         f"of {seeds} seed{'s' if seeds > 1 else ''}.",
@@ -206,7 +207,9 @@ def compare(options: argparse.Namespace) -> dict:
         "seeds": seeds,
         "teacher_accuracy": float(np.mean(predictions(kit.teacher, test, kit.tokenizer) == labels)),
         "untrained_accuracy": float(np.mean(predictions(untrained, test, kit.tokenizer) == labels)),
-        "versions": [line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line],
+        "versions": [
+            line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+        ],
         "ways": table,
     }
 

@@ -1,0 +1,41 @@
+"""The comparison with other packages: its table and its pins. The comparison itself is run by hand."""
+
+from tests.peers.compare import REQUIREMENTS, ROOT, result_lines
+
+
+def way(name: str, accuracy: float, seconds: float, patches: list[str]) -> dict:
+    return {"name": name, "test_accuracy": accuracy, "seconds": seconds, "patches": patches, "paired": "close"}
+
+
+def test_table_says_how_ours_does_and_what_was_patched():
+    result = {
+        "rows": 8070,
+        "test_rows": 1000,
+        "epochs": 2,
+        "batch_size": 32,
+        "threads": 2,
+        "seeds": [42],
+        "teacher_accuracy": 0.839,
+        "untrained_accuracy": 0.609,
+        "versions": ["textbrewer==0.2.1.post1"],
+        "ways": [
+            way("ours", 0.83, 50.0, []),
+            way("TextBrewer", 0.83, 200.0, ["a", "b"]),
+            way("torchdistill", 0.84, 100.0, ["b", "c"]),
+        ],
+    }
+    lines = "\n".join(result_lines(result))
+    assert "TextBrewer      83.0 %       200.0          4.0x     1, 2" in lines
+    assert "torchdistill    84.0 %       100.0          2.0x     2, 3" in lines
+    assert "patch 3: c" in lines
+    assert "faster than TextBrewer: yes (+0.0 points, 4.0x)" in lines
+    assert "faster than torchdistill: NO (-1.0 points, 2.0x)" in lines
+    assert "of 1 seed." in lines
+
+
+def test_both_environments_have_the_same_torch_and_transformers():
+    pins = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    ours = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    shared = [pin for pin in pins if pin.split("==")[0] in ("torch", "transformers", "accelerate")]
+    assert len(shared) == 3
+    assert set(shared) <= set(ours)
