@@ -15,11 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
 
 from kdhelpers import data, evaluation, models, quiet, report, train, workshop
 from kdhelpers.errors import UserError
-from kdhelpers.logits import predict_logits
 from tests.peers.task import INPUTS, Task
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +61,7 @@ def peers_python(venv: Path) -> Path:
         return python
     say(f"setting up the peers' environment in {venv}: a few minutes, once")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for command in ([sys.executable, "-m", "venv", "--clear", str(venv)], [*pip, "--requirement", str(REQUIREMENTS)]):
+    for command in ([sys.executable, "-m", "venv", str(venv)], [*pip, "--requirement", str(REQUIREMENTS)]):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -72,17 +70,18 @@ def peers_python(venv: Path) -> Path:
     return python
 
 
-def write_kit(kit: workshop.Prepared, rows: int | None, folder: Path) -> None:
-    """Teacher, initial student and tokenised training rows as files that every way can read."""
+def write_kit(kit: workshop.Prepared, rows: int | None, folder: Path) -> int:
+    """Teacher, initial student and tokenised training rows as files that every way can read; gives back how many."""
     student = models.student_from_layers(
         kit.teacher, models.evenly_spaced_layers(models.num_layers(kit.teacher), kit.recipe.student_layers)
     )
     kit.save(kit.teacher, folder / "teacher")
     kit.save(student, folder / "student")
     train_rows = kit.splits["train"].select_columns([*INPUTS, "labels", "length"])
-    if rows is not None:  # at even distances: the labelled rows stand at the front
+    if rows is not None and rows < len(train_rows):  # at even distances: the labelled rows stand at the front
         train_rows = train_rows.select(np.linspace(0, len(train_rows) - 1, rows).astype(int))
     (folder / "train.json").write_text(json.dumps(train_rows.to_list()), encoding="utf-8")
+    return len(train_rows)
 
 
 def run(way: Way, task: Task, python: Path, threads: int) -> dict:
@@ -111,9 +110,9 @@ def run(way: Way, task: Task, python: Path, threads: int) -> dict:
     return json.loads((output / "result.json").read_text(encoding="utf-8"))
 
 
-def predictions(model, rows: Dataset, tokenizer) -> np.ndarray:
-    """Class ids, scored the same way for every model: fp32, our code."""
-    return predict_logits(model, rows, tokenizer).argmax(-1)
+def answers(folder: Path | str, kit: workshop.Prepared) -> np.ndarray:
+    """A saved model's class ids on the test rows: every model is scored the same way, in fp32 by our code."""
+    return kit.logits(models.load_classifier(str(folder), None).model, "test").argmax(-1)
 
 
 def result_lines(result: dict) -> list[str]:
@@ -152,20 +151,9 @@ def result_lines(result: dict) -> list[str]:
     return lines
 
 
-def compare(options: argparse.Namespace) -> dict:
-    """Train every way with every seed, one after the other, and score all students with the same code."""
-    folder = Path(options.folder).resolve()
-    python = peers_python(Path(options.venv).resolve() if options.venv else folder / "venv")
-    say("preparing rows and teacher")
-    kit = workshop.prepare()
-    write_kit(kit, options.rows, folder / "kit")
-    test, labels = kit.splits["test"], kit.labels("test")
-    rows = len(json.loads((folder / "kit" / "train.json").read_text(encoding="utf-8")))
-    bf16 = train.choose_precision("auto") == "bf16"
-    ways = [way for way in WAYS if way.variant != "bf16" or bf16]
-    seeds = list(range(42, 42 + options.seeds))
+def train_all(ways: list[Way], seeds: list[int], kit: workshop.Prepared, folder: Path, python: Path, options) -> dict:
+    """Train every way with every seed, one after the other; what each reports, with its answers on the test rows."""
     runs = {way.name: [] for way in ways}
-    answers = {way.name: [] for way in ways}
     for seed in seeds:
         for way in ways:
             task = Task(
@@ -181,32 +169,48 @@ def compare(options: argparse.Namespace) -> dict:
             )
             say(f"seed {seed}, {way.name}: training")
             facts = run(way, task, python, options.threads)
-            student = models.load_classifier(f"{task.output}/student", None, "student").model
-            answers[way.name].append(predictions(student, test, kit.tokenizer))
-            facts["test_accuracy"] = float(np.mean(answers[way.name][-1] == labels))
-            runs[way.name].append(facts | {"seed": seed})
-            say(f"seed {seed}, {way.name}: {facts['seconds']:.1f} s, accuracy {100 * facts['test_accuracy']:.1f} %")
+            facts["answers"] = answers(f"{task.output}/student", kit)
+            accuracy = float(np.mean(facts["answers"] == kit.labels("test")))
+            runs[way.name].append(facts | {"seed": seed, "test_accuracy": accuracy})
+            say(f"seed {seed}, {way.name}: {facts['seconds']:.1f} s, accuracy {100 * accuracy:.1f} %")
+    return runs
+
+
+def compare(options: argparse.Namespace) -> dict:
+    """Everything, from the peers' environment to what peers.json holds. Raises UserError."""
+    for name in ("rows", "epochs", "seeds", "threads"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(options, name)}")
+    folder = Path(options.folder).resolve()
+    python = peers_python(Path(options.venv).resolve() if options.venv else folder / "venv")
+    say("preparing rows and teacher")
+    kit = workshop.prepare()
+    rows = write_kit(kit, options.rows, folder / "kit")
+    bf16 = train.choose_precision("auto") == "bf16"
+    ways = [way for way in WAYS if way.variant != "bf16" or bf16]
+    seeds = list(range(42, 42 + options.seeds))
+    runs = train_all(ways, seeds, kit, folder, python, options)
+    labels, first = kit.labels("test"), runs[ways[0].name][0]["answers"]
     table = [
         {
             "name": way.name,
             "test_accuracy": float(np.mean([facts["test_accuracy"] for facts in runs[way.name]])),
             "seconds": min(facts["seconds"] for facts in runs[way.name]),
             "patches": runs[way.name][0]["patches"],
-            "paired": evaluation.paired(answers["ours"][0], answers[way.name][0], labels, "ours", way.name).text,
-            "runs": runs[way.name],
+            "paired": evaluation.paired(first, runs[way.name][0]["answers"], labels, ways[0].name, way.name).text,
+            "runs": [{key: fact for key, fact in facts.items() if key != "answers"} for facts in runs[way.name]],
         }
         for way in ways
     ]
-    untrained = models.load_classifier(str(folder / "kit" / "student"), None, "student").model
     return {
         "rows": rows,
-        "test_rows": len(test),
+        "test_rows": len(labels),
         "epochs": options.epochs,
         "batch_size": kit.recipe.batch_size,
         "threads": options.threads,
         "seeds": seeds,
-        "teacher_accuracy": float(np.mean(predictions(kit.teacher, test, kit.tokenizer) == labels)),
-        "untrained_accuracy": float(np.mean(predictions(untrained, test, kit.tokenizer) == labels)),
+        "teacher_accuracy": float(np.mean(answers(folder / "kit" / "teacher", kit) == labels)),
+        "untrained_accuracy": float(np.mean(answers(folder / "kit" / "student", kit) == labels)),
         "versions": [
             line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if not line.startswith("#")
         ],
