@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdhelpers import data, evaluation, models, quiet, report, train, workshop
+from kdhelpers import data, evaluation, fitting, models, quiet, report, workshop
 from kdhelpers.errors import UserError
 from tests.peers.task import INPUTS, Task
 
@@ -186,7 +186,7 @@ def compare(options: argparse.Namespace) -> dict:
     say("preparing rows and teacher")
     kit = workshop.prepare()
     rows = write_kit(kit, options.rows, folder / "kit")
-    bf16 = train.choose_precision("auto") == "bf16"
+    bf16 = fitting.choose_precision("auto") == "bf16"
     ways = [way for way in WAYS if way.variant != "bf16" or bf16]
     seeds = list(range(42, 42 + options.seeds))
     runs = train_all(ways, seeds, kit, folder, python, options)

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 from datasets import Dataset
+from transformers import set_seed
 
-from kdhelpers import models, quiet, train
+from kdhelpers import fitting, models, quiet
 from kdhelpers.logits import add_teacher_logits
 from kdhelpers.recipes import MOVIE_SNIPPETS
 from tests.peers.task import read_task, report
@@ -22,13 +23,13 @@ def main() -> None:
     tokenizer = models.load_tokenizer(f"{task.kit}/teacher")
     teacher = models.load_classifier(f"{task.kit}/teacher", None).model
     student = models.load_classifier(f"{task.kit}/student", None, "student").model
-    rows, precision = Dataset.from_list(task.rows()), train.choose_precision("auto")
+    rows, precision = Dataset.from_list(task.rows()), fitting.choose_precision("auto")
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         rows, logits_seconds = add_teacher_logits(
             rows, teacher, tokenizer, bf16=precision == "bf16", cache=Path(folder, "logits")
         )
-        arguments = train.training_arguments(
+        arguments = fitting.training_arguments(
             Path(folder),
             steps=task.steps(len(rows)),
             evaluations=1,
@@ -42,9 +43,9 @@ def main() -> None:
             temperature=task.temperature,
             options={"save_strategy": "no", "use_cpu": True},
         )
-        train.ready_to_train(student, MOVIE_SNIPPETS)
-        train.set_seed(task.seed)
-        result = train.fit("student", student, rows, None, tokenizer, arguments)
+        fitting.ready_to_train(student, MOVIE_SNIPPETS)
+        set_seed(task.seed)
+        result = fitting.fit("student", student, rows, None, tokenizer, arguments)
     report(task, result.model, started, [], logits_seconds=logits_seconds, precision=precision)
 
 
