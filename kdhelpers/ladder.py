@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel, set_seed
 
-from kdhelpers import data, evaluation, export, fitting, models, report, train, workshop
+from kdhelpers import __version__, data, evaluation, export, fitting, models, report, train, workshop
 from kdhelpers.console import Parser
 from kdhelpers.errors import UserError
 from kdhelpers.logits import predict_logits
@@ -145,7 +145,7 @@ def student(kit: workshop.Prepared, rung: Rung, seed: int = 42):
         seed,
         fitting.choose_precision("auto"),
         models.weights_fingerprint(kit.teacher),
-        [version("torch"), version("transformers")],
+        [__version__, version("torch"), version("transformers")],
     ]
     folder = data.cache_home() / "students" / hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:24]
     if (folder / "fit.json").is_file():

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, set_seed
 
-from kdhelpers import checks, data, evaluation, files, fitting, models
+from kdhelpers import __version__, checks, data, evaluation, files, fitting, models
 from kdhelpers.console import is_main
 from kdhelpers.errors import UserError
 from kdhelpers.logits import add_teacher_logits, predict_logits
@@ -109,6 +109,7 @@ def finetune_teacher(
         recipe.dropout,
         settings.seed,
         precision,
+        __version__,
         version("torch"),
         version("transformers"),
         [[list(part[c]) for c in ("input_ids", "labels")] for part in (labelled, validation) if part is not None],

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from kdhelpers import fitting, models
 from kdhelpers.losses import UNLABELLED, distillation_loss
 from kdhelpers.recipes import MOVIE_SNIPPETS
-from kdhelpers.trainer import TEACHER_LOGITS, DistillationTrainer, DistillationTrainingArguments
+from kdhelpers.trainer import (
+    TEACHER_LOGITS,
+    DistillationTrainer,
+    DistillationTrainingArguments,
+    ShuffledLengthSampler,
+)
 from tests.tiny import tiny_bert, tiny_distilbert, tiny_tokenizer
 
 ROWS = 16
@@ -389,3 +395,19 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
         if state:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert fitting.last_whole_checkpoint(tmp_path).name == "checkpoint-16"
+
+
+def test_batches_of_like_length_come_in_random_order():
+    lengths = [random.Random(seed).randint(4, 60) for seed in range(1003)]
+    sampler = ShuffledLengthSampler(16, lengths=lengths, seed=1)
+    first = list(sampler)
+    assert sorted(first) == list(range(1003)), "every row once"
+    longest = [max(lengths[row] for row in first[i : i + 16]) for i in range(0, 1003, 16)]
+    spread = [longest[i] - min(lengths[row] for row in first[16 * i : 16 * i + 16]) for i in range(62)]
+    assert np.mean(spread) < 10, "rows of a batch are of like length"
+    assert np.mean(longest[:31]) == pytest.approx(np.mean(longest[31:62]), abs=8), "no end of the epoch is the short one"
+    assert np.corrcoef(longest[:-1], longest[1:])[0, 1] < 0.5, "neighbours are not sorted"
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
