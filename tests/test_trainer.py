@@ -405,7 +405,7 @@ def test_batches_of_like_length_come_in_random_order():
     longest = [max(lengths[row] for row in first[i : i + 16]) for i in range(0, 1003, 16)]
     spread = [longest[i] - min(lengths[row] for row in first[16 * i : 16 * i + 16]) for i in range(62)]
     assert np.mean(spread) < 10, "rows of a batch are of like length"
-    assert np.mean(longest[:31]) == pytest.approx(np.mean(longest[31:62]), abs=8), "no end of the epoch is the short one"
+    assert np.mean(longest[:31]) == pytest.approx(np.mean(longest[31:62]), abs=8), "no half has the short ones"
     assert np.corrcoef(longest[:-1], longest[1:])[0, 1] < 0.5, "neighbours are not sorted"
     sampler.set_epoch(1)
     assert list(sampler) != first
