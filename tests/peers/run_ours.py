@@ -3,6 +3,7 @@
 The settings are those of `kdhelpers distill` on the default recipe, without its checkpoints and scores in between.
 """
 
+import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,14 @@ def main() -> None:
     tokenizer = models.load_tokenizer(f"{task.kit}/teacher")
     teacher = models.load_classifier(f"{task.kit}/teacher", None).model
     student = models.load_classifier(f"{task.kit}/student", None, "student").model
+    recipe = dataclasses.replace(
+        MOVIE_SNIPPETS,
+        batch_size=task.batch_size,
+        learning_rate=task.learning_rate,
+        warmup=task.warmup,
+        alpha=0.0,
+        temperature=task.temperature,
+    )
     rows, precision = Dataset.from_list(task.rows()), fitting.choose_precision("auto")
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -31,19 +40,15 @@ def main() -> None:
         )
         arguments = fitting.training_arguments(
             Path(folder),
+            recipe,
             steps=task.steps(len(rows)),
             evaluations=1,
-            batch_size=task.batch_size,
-            learning_rate=task.learning_rate,
-            warmup=task.warmup,
             seed=task.seed,
             precision=precision,
             has_validation=False,
-            alpha=0.0,
-            temperature=task.temperature,
             options={"save_strategy": "no", "use_cpu": True},
         )
-        fitting.ready_to_train(student, MOVIE_SNIPPETS)
+        fitting.ready_to_train(student, recipe)
         set_seed(task.seed)
         result = fitting.fit("student", student, rows, None, tokenizer, arguments)
     report(task, result.model, started, [], logits_seconds=logits_seconds, precision=precision)
