@@ -69,11 +69,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "\nstopped. Nothing of an earlier run was touched, and this one's checkpoints are kept: "
-            "the same command with --resume goes on from the last of them.",
-            file=sys.stderr,
+        resume = (
+            " Nothing of an earlier run was touched, and this one's checkpoints are kept: "
+            "the same command with --resume goes on from the last of them."
         )
+        print("\nstopped." + (resume if argv[0] == "distill" else ""), file=sys.stderr)
         return 130
     except Exception as error:
         if not disk_is_full(error):

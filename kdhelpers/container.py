@@ -17,14 +17,13 @@ FAILURE_CHARACTERS = 1024  # SageMaker shows no more of the failure file than th
 def prepare_cache(checkpoints: Path, environment: dict[str, str]) -> Path:
     """The run's cache, beside its checkpoints so that teacher and logits outlive an interruption of a spot job.
 
-    The channel `snippets`, where the job has one, becomes the cached data set: no download in the container.
+    The channel `snippets`, where the job has one, becomes the cached data set: no download in the container. The
+    channel `logits` becomes the cached logits: a teacher whose logits are in it reads no row again.
     """
     cache = checkpoints / "cache"
-    snippets = environment.get("SM_CHANNEL_SNIPPETS")
-    if snippets:
-        (cache / "data").mkdir(parents=True, exist_ok=True)
-        for file in Path(snippets).iterdir():
-            shutil.copy(file, cache / "data")
+    for channel, folder in (("SM_CHANNEL_SNIPPETS", "data"), ("SM_CHANNEL_LOGITS", "logits")):
+        if environment.get(channel):
+            shutil.copytree(environment[channel], cache / folder, dirs_exist_ok=True)
     return cache
 
 

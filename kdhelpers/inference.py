@@ -1,24 +1,52 @@
 """What runs behind a SageMaker endpoint: four functions that the Hugging Face inference container calls by name.
 
-They need nothing of this package: the file is copied into the model's archive as `code/inference.py`.
+They need nothing of this package: the file is copied into the model's archive as `code/inference.py`. The archive of
+a PyTorch student holds student/, that of an exported one model.onnx, and `predict.py` beside this file.
 """
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import numpy as np
 
 LONGEST_BATCH = 64
 LONGEST_TEXT = 128  # word pieces
 
 
-def model_fn(model_dir: str, context=None) -> dict:
-    """Load student and tokenizer once, when the endpoint starts. `model_dir`: the unpacked archive of a job."""
-    folder = Path(model_dir, "student")
+def model_fn(model_dir: str, context=None) -> tuple[list[str], Callable[[list[str]], np.ndarray]]:
+    """Load the student once, when the endpoint starts: its label names, and a function from texts to logits.
+
+    `model_dir`: the unpacked archive.
+    """
+    folder = Path(model_dir)
+    return _exported(folder) if (folder / "model.onnx").is_file() else _pytorch(folder / "student")
+
+
+def _pytorch(folder: Path):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    return {"model": model, "tokenizer": AutoTokenizer.from_pretrained(folder)}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    longest = min(LONGEST_TEXT, model.config.max_position_embeddings)
+    accepted = inspect.signature(model.forward).parameters  # a DistilBERT takes no token_type_ids
+
+    def logits(texts: list[str]) -> np.ndarray:
+        batch = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        with torch.inference_mode():
+            return model(**{name: batch[name] for name in batch if name in accepted}).logits.numpy()
+
+    return [model.config.id2label[index] for index in range(model.config.num_labels)], logits
+
+
+def _exported(folder: Path):
+    import predict  # the export's own, in the same folder as this file; it needs neither torch nor transformers
+
+    session, tokenizer, labels = predict.load(folder)
+    tokenizer.enable_truncation(min(LONGEST_TEXT, predict.card(folder)["max_length"]))
+    return labels, lambda texts: predict.logits(texts, session, tokenizer)
 
 
 def input_fn(body: str | bytes, content_type: str, context=None) -> list[str]:
@@ -41,18 +69,15 @@ def input_fn(body: str | bytes, content_type: str, context=None) -> list[str]:
     return texts
 
 
-def predict_fn(texts: list[str], loaded: dict, context=None) -> list[dict]:
-    """Label and probability for each text."""
-    model, tokenizer = loaded["model"], loaded["tokenizer"]
-    longest = min(LONGEST_TEXT, model.config.max_position_embeddings)
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
-    accepted = inspect.signature(model.forward).parameters  # a DistilBERT takes no token_type_ids
-    with torch.inference_mode():
-        probabilities = model(**{name: batch[name] for name in batch if name in accepted}).logits.softmax(-1)
-    best = probabilities.max(-1)
+def predict_fn(texts: list[str], loaded: tuple, context=None) -> list[dict]:
+    """Label and probability for each text; `loaded` is what `model_fn` gave back."""
+    labels, logits = loaded
+    found = logits(texts)
+    powers = np.exp(found - found.max(-1, keepdims=True))
+    best = found.argmax(-1)
+    scores = powers.max(-1) / powers.sum(-1)
     return [
-        {"label": model.config.id2label[int(label)], "score": round(float(score), 4)}
-        for score, label in zip(best.values, best.indices, strict=True)
+        {"label": labels[index], "score": round(float(score), 4)} for index, score in zip(best, scores, strict=True)
     ]
 
 

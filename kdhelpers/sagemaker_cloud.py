@@ -5,6 +5,8 @@ Whatever AWS says no to becomes one sentence that says what to do (`aws_errors`)
 
 import contextlib
 import dataclasses
+import io
+import json
 import os
 import re
 import tarfile
@@ -12,12 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker_job import (
     PROJECT_TAG,
     JobPlan,
+    all_tags,
     build_trainer,
     check,
     code_folder,
@@ -28,6 +32,9 @@ from kdhelpers.sagemaker_job import (
 )
 
 RUNNING = ("InProgress", "Stopping")
+LAST_WORDS = 3  # lines of a failed script: of a traceback the place, the statement and the error
+# How S3 says that a bucket is in another region, depending on what was asked of it.
+ELSEWHERE = ("301", "PermanentRedirect", "IllegalLocationConstraintException", "AuthorizationHeaderMalformed")
 
 
 # --- errors in one sentence -----------------------------------------------------------------------------------
@@ -41,15 +48,16 @@ def _quota(message: str) -> str:
 
 def explain(code: str, message: str) -> str:
     """One sentence for an AWS error code and its message: what is wrong, and what to do."""
+    message = " ".join(message.split())
     elsewhere = re.search(r"in this region: ([\w-]+)", message)
-    if elsewhere or code in ("PermanentRedirect", "IllegalLocationConstraintException", "AuthorizationHeaderMalformed"):
+    if elsewhere or code in ELSEWHERE:
         where = f" ({elsewhere[1]})" if elsewhere else ""
         return f"the bucket is in another region{where} than the job: give --region or --bucket so that they agree"
     if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired"):
         return "your AWS token has expired: log in again (aws sso login, or new keys)"
     if code in ("UnrecognizedClientException", "InvalidClientTokenId", "SignatureDoesNotMatch", "InvalidAccessKeyId"):
         return "AWS does not know these keys: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or aws configure"
-    if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
+    if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"):
         what = re.search(r"perform: ([\w:]+)", message)
         action = f" ({what[1]})" if what else ""
         return (
@@ -69,10 +77,14 @@ def explain(code: str, message: str) -> str:
 @contextlib.contextmanager
 def aws_errors() -> Iterator[None]:
     """Turn what boto3 raises into UserError with one sentence."""
+    from boto3.exceptions import S3UploadFailedError
     from botocore import exceptions
 
     try:
         yield
+    except S3UploadFailedError as error:  # boto3 wraps what S3 says no to in an exception of its own
+        said = getattr(error.__context__, "response", {}).get("Error", {})
+        raise UserError(explain(said.get("Code", "the upload failed"), said.get("Message", str(error)))) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise UserError(
             "no AWS credentials here: run aws configure or aws sso login; a rehearsal needs none"
@@ -92,6 +104,8 @@ def aws_errors() -> Iterator[None]:
         raise UserError(explain(details.get("Code", "an error"), details.get("Message", ""))) from error
     except (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError) as error:
         raise UserError(f"AWS cannot be reached: check the network and the region ({error})") from error
+    except exceptions.BotoCoreError as error:
+        raise UserError(explain(type(error).__name__, str(error))) from error
 
 
 def ending(job: dict) -> str | None:
@@ -112,7 +126,8 @@ def ending(job: dict) -> str | None:
     if reason.startswith("CapacityError"):
         return explain("CapacityError", reason)
     said = reason.split("ErrorMessage", 1)[-1].strip(' ":\n') or "it left no message"
-    return f"the job failed, and its script said: {said.splitlines()[-1]} (all of it: CloudWatch, TrainingJobs)"
+    last = " | ".join(line.strip() for line in said.splitlines()[-LAST_WORDS:])
+    return f"the job failed, and its script said: {last} (all of it: CloudWatch, TrainingJobs)"
 
 
 # --- launching ------------------------------------------------------------------------------------------------
@@ -123,6 +138,11 @@ def boto_session(region: str | None):
     import boto3
 
     return boto3.Session(region_name=region)
+
+
+def find_region(given: str | None = None) -> str:
+    """The region that was given, else that of the reader's configuration or of Studio, else us-east-1."""
+    return given or boto_session(None).region_name or JobPlan().region
 
 
 def find_role(plan: JobPlan, session) -> str:
@@ -146,6 +166,11 @@ def located(plan: JobPlan) -> tuple[JobPlan, object]:
     with quiet_sdk():
         session = sdk_session(plan.region, plan.bucket, boto_session(plan.region))
         role = find_role(plan, session)
+        if plan.bucket:  # the SDK would make one for a misspelt name, and upload to another region without a word
+            found = session.boto_session.client("s3").head_bucket(Bucket=plan.bucket)
+            where = found["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", plan.region)
+            if where != plan.region:
+                raise UserError(explain("", f"in this region: {where}"))
         return dataclasses.replace(plan, role=role, bucket=session.default_bucket()), session
 
 
@@ -210,18 +235,22 @@ def follow(job: str, region: str | None = None, pause: float = 30, say: Callable
     return found
 
 
+def require_empty(folder: str | Path) -> None:
+    """Raise UserError where the folder holds something: what a job made is not mixed with anything else."""
+    if Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
+        raise UserError(f"the folder {folder} is not empty: choose another --output")
+
+
 def bring_home(job: dict, folder: Path, region: str | None = None) -> Path:
     """Download and unpack a finished job's model.tar.gz: metrics.json, predictions.csv, student/; gives the folder."""
-    folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"the folder {folder} is not empty: choose another --output")
+    require_empty(folder)
     bucket, _, key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
     with tempfile.TemporaryDirectory() as download, aws_errors():
         archive = Path(download, "model.tar.gz")
         boto_session(region).client("s3").download_file(bucket, key, str(archive))
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
-    return folder
+    return Path(folder)
 
 
 # --- an endpoint, for as long as it is needed -----------------------------------------------------------------
@@ -242,48 +271,79 @@ def inference_image(region: str, instance: str) -> str:
 
 
 def pack(model: Path, archive: Path) -> Path:
-    """A run's folder as the archive that an endpoint unpacks: student/ and code/inference.py."""
-    if not (Path(model) / "student" / "config.json").is_file():
-        raise UserError(f"{model} holds no student: name the output folder of a run")
+    """A run's folder, or an exported student's, as the archive that an endpoint unpacks.
+
+    A run gives student/, an export its ONNX file and what reads it; beside them lies code/inference.py. The container
+    has no onnxruntime: its start script installs what code/requirements.txt names, so that an exported student's
+    endpoint needs the network that SageMaker gives it by default. Raises UserError for any other folder.
+    """
+    model, code = Path(model), {"code/inference.py": Path(__file__).with_name("inference.py")}
+    if (model / "student" / "config.json").is_file():
+        files = {"student": model / "student"}
+    elif (model / "export.json").is_file():
+        files = {name: model / name for name in ("model.onnx", "tokenizer.json", "export.json")}
+        code["code/predict.py"] = model / "predict.py"
+    else:
+        raise UserError(f"{model} holds no student: name the output folder of a run, or of an export")
     with tarfile.open(archive, "w:gz") as tar:
-        tar.add(Path(model) / "student", "student")
-        tar.add(Path(__file__).with_name("inference.py"), "code/inference.py")
+        for name, path in (files | code).items():
+            tar.add(path, name)
+        if "student" not in files:
+            needs = f"onnxruntime=={metadata.version('onnxruntime')}\n".encode()  # the one that checked the export
+            entry = tarfile.TarInfo("code/requirements.txt")
+            entry.size = len(needs)
+            tar.addfile(entry, io.BytesIO(needs))
     return archive
 
 
-def delete_endpoint(client, name: str) -> list[str]:
+def _delete(client, kind: str, name: str) -> str | None:
+    """Stop a job, or delete anything else; gives back why it could not be done, None where it is gone."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        if kind == "training_job":
+            client.stop_training_job(TrainingJobName=name)
+        else:
+            key = "".join(part.capitalize() for part in kind.split("_")) + "Name"
+            getattr(client, f"delete_{kind}")(**{key: name})
+    except (ClientError, BotoCoreError) as error:
+        return None if "ould not find" in str(error) else f"{kind} {name} ({error})"
+    return None
+
+
+def _require_gone(left: list[str | None]) -> None:
+    """Raise UserError with what could not be deleted, if there is anything."""
+    left = [problem for problem in left if problem]
+    if left:
+        raise UserError(
+            f"not deleted, and perhaps costing money: {'; '.join(left)}: mend it, then "
+            "python -m kdhelpers sagemaker clean --yes"
+        )
+
+
+def delete_endpoint(client, name: str) -> None:
     """Delete endpoint, configuration and model of this name, each whether or not the others are there.
 
-    Gives back what could not be deleted. Deleting an endpoint alone leaves the other two behind.
+    Deleting an endpoint alone leaves the other two behind. Raises UserError for what could not be deleted.
     """
-    from botocore.exceptions import ClientError
-
-    left = []
-    for kind in ("endpoint", "endpoint_config", "model"):
-        key = "".join(part.capitalize() for part in kind.split("_")) + "Name"
-        try:
-            getattr(client, f"delete_{kind}")(**{key: name})
-        except ClientError as error:
-            if "ould not find" not in str(error):
-                left.append(f"{kind} {name}: {error.response['Error'].get('Message', '')}")
-    return left
+    _require_gone([_delete(client, kind, name) for kind in ("endpoint", "endpoint_config", "model")])
 
 
 @contextlib.contextmanager
 def endpoint(model: Path, plan: JobPlan, instance: str = "ml.m5.large") -> Iterator[Callable[[list[str]], list[dict]]]:
-    """Deploy the student of a run's folder; gives a function from texts to answers.
+    """Deploy the student of a run's or an export's folder (see `pack`); gives a function from texts to answers.
 
     At the end of the `with` block endpoint, configuration and model are deleted, also when the block fails and when
     the endpoint never came up. It costs money from the moment it is in service, asked or not.
     """
-    import json
+    from botocore.exceptions import WaiterError
 
     with aws_errors():
         plan, session = located(plan)
         client = session.boto_session.client("sagemaker")
         runtime = session.boto_session.client("sagemaker-runtime")
         name = f"{plan.name}-{time.strftime('%Y%m%d%H%M%S')}"
-        tags = [{"Key": PROJECT_TAG[0], "Value": PROJECT_TAG[1]}]
+        tags = [{"Key": key, "Value": value} for key, value in all_tags(plan).items()]
         image = inference_image(plan.region, instance)
         with tempfile.TemporaryDirectory() as folder:
             archive = pack(model, Path(folder, "model.tar.gz"))
@@ -303,12 +363,14 @@ def endpoint(model: Path, plan: JobPlan, instance: str = "ml.m5.large") -> Itera
             variant = {"VariantName": "all", "ModelName": name, "InstanceType": instance, "InitialInstanceCount": 1}
             client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags)
             client.create_endpoint(EndpointName=name, EndpointConfigName=name, Tags=tags)
-            client.get_waiter("endpoint_in_service").wait(EndpointName=name)
+            try:
+                client.get_waiter("endpoint_in_service").wait(EndpointName=name)
+            except WaiterError as error:
+                reason = client.describe_endpoint(EndpointName=name).get("FailureReason", str(error))
+                raise UserError(explain("that the endpoint did not come into service", reason)) from error
             yield ask
         finally:
-            left = delete_endpoint(client, name)
-        if left:
-            raise UserError(f"not deleted, and costing money: {'; '.join(left)}")
+            delete_endpoint(client, name)
 
 
 def latency(ask: Callable[[list[str]], object], texts: list[str]) -> tuple[float, float]:
@@ -352,14 +414,12 @@ def leftovers(region: str | None = None) -> list[Leftover]:
 
 
 def clean(region: str | None = None) -> list[Leftover]:
-    """Stop or delete all `leftovers`; gives them back. Archives in S3 stay."""
+    """Stop or delete all `leftovers`; gives them back. Archives in S3 stay.
+
+    Raises UserError for what could not be deleted, after trying all the rest.
+    """
     found = leftovers(region)
     with aws_errors():
         client = boto_session(region).client("sagemaker")
-        for item in found:
-            if item.kind == "training_job":
-                client.stop_training_job(TrainingJobName=item.name)
-            else:
-                key = "".join(part.capitalize() for part in item.kind.split("_")) + "Name"
-                getattr(client, f"delete_{item.kind}")(**{key: item.name})
+        _require_gone([_delete(client, item.kind, item.name) for item in found])
     return found

@@ -20,12 +20,30 @@ without AWS:
   check     refuse what AWS would refuse: the SDK's own request against AWS's own service model
   rehearse  the whole job on this machine, on some of the rows, under the SDK's own driver
 on AWS:
-  launch    start the job (with --yes)
+  launch    start the job (with --yes); --follow and --output as for status
   status    how a job stands; --follow waits for its end, --output DIR brings the student home
-  endpoint  deploy a run's student, ask it, measure, delete it again (with --yes)
+  endpoint  deploy the student of a run or an export, ask it, measure, delete it again (with --yes)
   clean     what this project left in your account; --yes deletes it
 
 plan, check, rehearse and launch take the job's options (COMMAND --help) and, beside them, every option of distill."""
+
+
+def _tag(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, e.g. team=search")
+    return name, value
+
+
+def _tag_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tag", action="append", type=_tag, default=[], metavar="NAME=VALUE", help="a tag of your own; may be repeated"
+    )
+
+
+def _follow_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--follow", action="store_true", help="wait for the end")
+    parser.add_argument("--output", help="folder for what the job made")
 
 
 def _job_options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +57,8 @@ def _job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-wait-minutes", type=int, help="with --spot: waiting and training together")
     parser.add_argument("--name", default=default.name, help="what the job's name begins with")
     parser.add_argument("--price", type=float, help="USD an hour of the machine, where yours differs")
+    parser.add_argument("--logits", help="what `kdhelpers logits --output` wrote: a folder, or its s3:// address")
+    _tag_option(parser)
 
 
 def _place_options(parser: argparse.ArgumentParser) -> None:
@@ -57,16 +77,10 @@ def _require_spelling(unknown: list[str], parser: argparse.ArgumentParser) -> No
             raise UserError(f"unknown argument {name}: did you mean {near[0]}?")
 
 
-def _region(given: str | None) -> str:
-    import boto3
-
-    return given or boto3.Session().region_name or job.JobPlan().region
-
-
 def _planned(options: argparse.Namespace, rest: list[str]) -> job.JobPlan:
-    fields = ("instance", "processes", "spot", "max_minutes", "max_wait_minutes", "role", "bucket", "name", "price")
-    values = {name: getattr(options, name) for name in fields}
-    return job.JobPlan(job.as_hyperparameters(rest), region=_region(options.region), **values)
+    values = {f.name: getattr(options, f.name) for f in job.dataclasses.fields(job.JobPlan) if hasattr(options, f.name)}
+    values |= {"region": cloud.find_region(options.region), "tags": dict(options.tag)}
+    return job.JobPlan(job.as_hyperparameters(rest), **values)
 
 
 def _plan(plan: job.JobPlan, options) -> list[str]:
@@ -95,28 +109,44 @@ def _launch(plan: job.JobPlan, options) -> list[str]:
     print(*_plan(plan, options), sep="\n")
     if not options.yes:
         raise UserError("nothing was launched: repeat the command with --yes to start, and pay for, this job")
+    if options.output:
+        cloud.require_empty(options.output)
     name = cloud.launch(plan)
-    return [
-        f"launched {name}",
-        f"follow it: python -m kdhelpers sagemaker status {name} --region {plan.region} --follow",
-    ]
+    print(f"launched {name}", flush=True)
+    later = f"python -m kdhelpers sagemaker status {name} --region {plan.region} --follow --output DIR"
+    if not (options.follow or options.output):
+        return [f"wait for it and bring the student home: {later}"]
+    return _reported(name, plan.region, True, options.output, plan.price)
 
 
 def _status(options) -> list[str]:
-    region = _region(options.region)
-    found = cloud.follow(options.job, region) if options.follow else cloud.describe(options.job, region)
-    lines = cloud.status_lines(found)
-    if options.output:
+    return _reported(options.job, cloud.find_region(options.region), options.follow, options.output)
+
+
+def _reported(name: str, region: str, wait: bool, output: str | None, price: float | None = None) -> list[str]:
+    """How a job stands, or has ended; with `output`, what it made is brought there."""
+    if output:
+        cloud.require_empty(output)
+    try:
+        found = cloud.follow(name, region) if wait else cloud.describe(name, region)
+    except KeyboardInterrupt as error:
+        raise UserError(
+            f"no longer followed, but {name} runs on and is billed: python -m kdhelpers sagemaker status {name} looks "
+            "again, clean --yes stops it"
+        ) from error
+    lines = cloud.status_lines(found, price)
+    if output:
         if found["TrainingJobStatus"] != "Completed":
-            raise UserError(f"{options.job} is {found['TrainingJobStatus']}: there is no student to bring home yet")
-        lines.append(f"brought home to {cloud.bring_home(found, options.output, region)}")
+            raise UserError(f"{name} is {found['TrainingJobStatus']}: there is no student to bring home yet")
+        lines.append(f"brought home to {cloud.bring_home(found, output, region)}")
     return lines
 
 
 def _endpoint(options) -> list[str]:
     if not options.yes:
         raise UserError("nothing was deployed: an endpoint costs money while it is there; repeat with --yes")
-    plan = job.JobPlan(region=_region(options.region), role=options.role, bucket=options.bucket)
+    place = {"region": cloud.find_region(options.region), "role": options.role, "bucket": options.bucket}
+    plan = job.JobPlan(tags=dict(options.tag), **place)
     with cloud.endpoint(Path(options.model), plan, options.instance) as ask:
         answers = ask(options.text)
         median, late = cloud.latency(ask, options.text * 20)
@@ -129,7 +159,7 @@ def _endpoint(options) -> list[str]:
 
 
 def _clean(options) -> list[str]:
-    region = _region(options.region)
+    region = cloud.find_region(options.region)
     found = cloud.clean(region) if options.yes else cloud.leftovers(region)
     if not found:
         return [f"nothing of this project is left in {region}"]
@@ -153,12 +183,13 @@ def _options(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--yes", action="store_true", help="do it")
     if command == "status":
         parser.add_argument("job", help="the job's name")
-        parser.add_argument("--follow", action="store_true", help="wait for the end")
-        parser.add_argument("--output", help="folder for what the job made")
+    if command in ("launch", "status"):
+        _follow_options(parser)
     if command == "endpoint":
-        parser.add_argument("model", help="the output folder of a run")
+        parser.add_argument("model", help="the output folder of a run (PyTorch), or of an export (ONNX, int8)")
         parser.add_argument("--instance", default="ml.m5.large", help="machine (default: %(default)s)")
         parser.add_argument("--text", nargs="+", default=["A wonderful film."], help="what to ask")
+        _tag_option(parser)
     _place_options(parser)
 
 

@@ -56,13 +56,16 @@ SECRET_VALUES = re.compile(r"hf_\w{20,}|(AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{20,
 
 @dataclass(frozen=True)
 class JobPlan:
-    """A job, in full. `hyperparameters` are options of `distill`; local files and folders among them are uploaded.
+    """A job, in full. `hyperparameters` are options of `distill`; local files and folders among them are uploaded, and
+    s3:// addresses are read where they are.
 
-    Minutes are whole minutes; `processes` greater than 1 starts that many under torchrun, one a GPU. `role` and
-    `bucket` may stay open until the launch.
+    Minutes are whole minutes; `processes` greater than 1 starts that many under torchrun, one a GPU. `logits` is the
+    --output of `python -m kdhelpers logits`, or an S3 address where it lies: a corpus that was labelled once. `role`
+    and `bucket` may stay open until the launch.
     """
 
     hyperparameters: dict[str, object] = field(default_factory=dict)
+    logits: str | None = None
     instance: str = "ml.g5.xlarge"
     processes: int = 1
     spot: bool = False
@@ -132,13 +135,32 @@ def hyperparameter_problems(hyperparameters: dict[str, object]) -> list[str]:
     return problems
 
 
+def all_tags(plan: JobPlan) -> dict[str, str]:
+    """The plan's own tags and the project's, by which `clean` finds what is left."""
+    return plan.tags | dict([PROJECT_TAG])
+
+
+def tag_problems(tags: dict[str, str]) -> list[str]:
+    """What is wrong with a plan's tags, a sentence each; their length is the request's matter."""
+    problems = []
+    for name, value in tags.items():
+        if name.lower().startswith("aws:"):
+            problems.append(f"tag {name}: names that begin with aws: are AWS's own")
+        if name == PROJECT_TAG[0] and value != PROJECT_TAG[1]:
+            problems.append(f"tag {name} is this project's own, by which clean finds what is left: choose another")
+        if SECRET_NAMES.search(name) or SECRET_VALUES.search(value):
+            problems.append(f"tag {name} looks like a secret; everyone who may list tags can read it")
+    return problems
+
+
 # --- channels -------------------------------------------------------------------------------------------------
 
 
-def channels(plan: JobPlan) -> dict[str, Path]:
+def channels(plan: JobPlan) -> dict[str, Path | str]:
     """The local files and folders that the job needs, by channel name. Raises UserError where one is missing.
 
-    The default recipe's rows and its backbone go with it, so that the container has to download nothing.
+    What lies in S3 already is its address, and stays there. The default recipe's rows and its backbone
+    go with the job, so that the container has to download nothing.
     """
     settings = run_settings(plan)
     recipe = settings.recipe
@@ -150,7 +172,9 @@ def channels(plan: JobPlan) -> dict[str, Path]:
         value = named.get(name)
         if value is None:
             continue
-        if value == models.EMBEDDED_BACKBONE or Path(value).expanduser().is_dir():
+        if value.startswith("s3://"):
+            found[name] = value
+        elif value == models.EMBEDDED_BACKBONE or Path(value).expanduser().is_dir():
             found[name] = Path(models.locate(value))
         elif name not in ("teacher", "student"):
             if not Path(value).expanduser().is_file():
@@ -158,15 +182,20 @@ def channels(plan: JobPlan) -> dict[str, Path]:
             found[name] = Path(value).expanduser()
     if recipe.data == "movie-snippets":
         found["snippets"] = data.fetch_movie_snippets()
+    if plan.logits:
+        found["logits"] = plan.logits if plan.logits.startswith("s3://") else Path(plan.logits).expanduser()
+        if isinstance(found["logits"], Path) and not any(found["logits"].glob("*/dataset_info.json")):
+            raise UserError(f"{plan.logits} holds no logits: name the --output of python -m kdhelpers logits")
     return found
 
 
-def container_hyperparameters(plan: JobPlan, inputs: dict[str, Path]) -> dict[str, str]:
+def container_hyperparameters(plan: JobPlan, inputs: dict[str, Path | str]) -> dict[str, str]:
     """The hyperparameters as the container reads them: local files by their place in it, and where checkpoints go."""
     text = {name: as_text(value) for name, value in plan.hyperparameters.items()}
     for name, path in inputs.items():
         if name in LOCAL_INPUTS:
-            text[name] = f"{INPUTS}/{name}" if path.is_dir() else f"{INPUTS}/{name}/{path.name}"
+            is_file = path.is_file() if isinstance(path, Path) else bool(Path(path).suffix)
+            text[name] = f"{INPUTS}/{name}/{Path(path).name}" if is_file else f"{INPUTS}/{name}"
     return text | {"checkpoints": CHECKPOINTS}
 
 
@@ -256,7 +285,7 @@ def build_trainer(plan: JobPlan, session, code: Path):
         stopping_condition=StoppingCondition(max_runtime_in_seconds=60 * plan.max_minutes, **wait),
         checkpoint_config=CheckpointConfig(local_path=CHECKPOINTS),
         hyperparameters=container_hyperparameters(plan, inputs),
-        tags=[Tag(key=key, value=value) for key, value in (dict([PROJECT_TAG]) | plan.tags).items()],
+        tags=[Tag(key=key, value=value) for key, value in all_tags(plan).items()],
     )
     trainer.with_metric_definitions([MetricDefinition(name=name, regex=regex) for name, regex in METRICS.items()])
     return trainer, [InputData(channel_name=name, data_source=str(path)) for name, path in inputs.items()]
@@ -276,13 +305,15 @@ def forget_clients() -> None:
 def quiet_sdk() -> Iterator[None]:
     """Work with the SDK: its commentary kept off the screen, no question to IAM about the role, no client kept.
 
-    Its questions to IAM need rights that a launch does not, and raise false alarms (sagemaker-python-sdk#6019).
+    Its questions to IAM need rights that a launch does not, and raise false alarms (sagemaker-python-sdk#6019). It
+    also holds `sdk_session`'s constant settings against a large JSON schema, eleven times a request and over a second
+    in all: left out.
     """
     level = logging.root.manager.disable
     forget_clients()
     logging.disable(logging.WARNING)
     try:
-        with mock.patch.dict(os.environ, {"SAGEMAKER_VALIDATE_ROLE": "false"}):
+        with mock.patch.dict(os.environ, {"SAGEMAKER_VALIDATE_ROLE": "false"}), mock.patch("jsonschema.validate"):
             yield
     finally:
         logging.disable(level)
@@ -392,11 +423,13 @@ def check(plan: JobPlan) -> dict:
     Raises UserError with one sentence; where there are several faults, all of them in it.
     """
     require_sdk()
-    problems = hyperparameter_problems(plan.hyperparameters)
+    problems = hyperparameter_problems(plan.hyperparameters) + tag_problems(plan.tags)
     if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,47}", plan.name):
         problems.append(
             f"the job's name {plan.name!r} may have letters, digits and hyphens, 48 at most: the time is added to it"
         )
+    if plan.processes < 1:
+        problems.append(f"{plan.processes} processes: at least 1, one a GPU")
     if plan.role is not None and not re.fullmatch(ROLE_ARN, plan.role):
         problems.append(f"the role {plan.role!r} is no ARN such as arn:aws:iam::123456789012:role/NAME")
     request: dict = {}
@@ -450,7 +483,9 @@ def plan_lines(plan: JobPlan) -> list[str]:
     price, minutes, most = hourly_price(plan), expected_minutes(plan), most_expensive(plan)
     kind = f"spot, {plan.max_wait_minutes} minutes at most with waiting" if plan.spot else "on demand"
     processes = f", {plan.processes} processes under torchrun" if plan.processes > 1 else ""
-    uploads = ["the code", *(f"{name} {megabytes(size_of(path))}" for name, path in channels(plan).items())]
+    inputs = channels(plan)
+    uploads = [f"{name} {megabytes(size_of(path))}" for name, path in inputs.items() if isinstance(path, Path)]
+    there = [f"; {name} stays at {path}" for name, path in inputs.items() if isinstance(path, str)]
     bucket = plan.bucket or "your SageMaker bucket"
     if minutes is None:
         time = "not known for these models or this machine; the limit bounds it"
@@ -460,7 +495,7 @@ def plan_lines(plan: JobPlan) -> list[str]:
         cost = f"the price of {plan.instance} is not in the table: give --price"
     else:
         usual = "" if minutes is None else f"about {price * minutes / 60:.2f} USD, "
-        source = "your price" if plan.price is not None else f"price of {PRICES_OF}; look yours up"
+        source = "your price" if plan.price is not None else f"price of {PRICES_OF}; look yours up, give --price"
         cost = (
             f"{usual}at most {rounded_up(most):.2f} USD ({plan.max_minutes} minutes at {price:.2f} an hour: {source})"
         )
@@ -469,7 +504,8 @@ def plan_lines(plan: JobPlan) -> list[str]:
         f"image     {training_image(plan.region, plan.instance).split('/')[-1]}",
         f"machine   1 x {plan.instance}, {kind}{processes}, stopped after {plan.max_minutes} minutes",
         f"runs      distill {' '.join(as_argv(plan.hyperparameters))}".rstrip(),
-        f"uploads   {', '.join(uploads)}, to {bucket}",
+        f"uploads   {', '.join(['the code', *uploads])}, to {bucket}{''.join(there)}",
+        f"tags      {', '.join(f'{name}={value}' for name, value in all_tags(plan).items())}",
         f"time      {time}",
         f"cost      {cost}",
     ]

@@ -20,7 +20,16 @@ from unittest import mock
 
 from kdhelpers import data
 from kdhelpers.errors import UserError
-from kdhelpers.sagemaker_job import JobPlan, build_trainer, check, code_folder, quiet_sdk, require_sdk, sdk_session
+from kdhelpers.sagemaker_job import (
+    JobPlan,
+    build_trainer,
+    channels,
+    check,
+    code_folder,
+    quiet_sdk,
+    require_sdk,
+    sdk_session,
+)
 
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"
 BUCKET = "sagemaker-rehearsal"
@@ -127,6 +136,9 @@ def stage(plan: JobPlan, folder: Path) -> dict:
     if shlex.quote(str(folder)) != str(folder):
         raise UserError(f"rehearse in a folder without blanks and quotes in its path, not in {folder}")
     check(plan)
+    for path in channels(plan).values():
+        if isinstance(path, str):
+            raise UserError(f"a rehearsal reads nothing from S3: copy some of {path} here, and name that")
     plan = dataclasses.replace(plan, role=plan.role or ROLE, bucket=BUCKET)
     ml = folder / "ml"
     with fake_aws(plan.region) as boto_session, quiet_sdk(), code_folder() as code:

@@ -1,12 +1,17 @@
-"""Shared by all tests: quiet libraries, no network by accident, one thread per process."""
+"""Shared by all tests: quiet libraries, no socket beyond loopback here or in a child process, one thread each."""
 
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are faster so, here and in child processes
 
-import pytest
-import torch
+from tests import loopback
+
+loopback.install()
+loopback.guard_children()
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 

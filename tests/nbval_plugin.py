@@ -1,9 +1,12 @@
-"""For pytest -p tests.nbval_plugin: patience for slow output, and a notebook stops at its first failing cell."""
+"""For pytest -p tests.nbval_plugin: kernels without a network, patience, and a stop at the first failing cell."""
 
 import os
 
 import pytest
 
+from tests import loopback
+
+loopback.guard_children()  # the kernels are children
 os.environ["KD_PROGRESS"] = "off"  # the kernels inherit it: a bar never looks the same twice
 
 _failed = set()

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -95,7 +94,7 @@ def run(commands, endpoint, home, **environment):
         "KD_HOME": str(home / "kd"),
         "OMP_NUM_THREADS": "1",
     }
-    settings |= {"HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(Path(__file__).parent.parent)} | environment
+    settings |= {"HF_HUB_DISABLE_XET": "1"} | environment
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     command = [sys.executable, "-c", DRIVER, json.dumps(commands)]
     done = subprocess.run(command, env=clean | settings, capture_output=True, text=True, timeout=150)

@@ -1,15 +1,14 @@
-"""The SageMaker job: planned, checked and rehearsed without AWS. No socket leaves loopback, here or in a job."""
+"""The SageMaker job: planned, checked, rehearsed, launched and cleaned up, all without AWS (see loopback.py)."""
 
 import dataclasses
 import io
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
-import threading
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -19,10 +18,13 @@ pytest.importorskip("sagemaker.train")
 pytest.importorskip("moto")
 
 import boto3
+import botocore.client
+from botocore.exceptions import ClientError, UnauthorizedSSOTokenError
 from botocore.stub import Stubber
 from moto import mock_aws
+from moto.sagemaker.models import sagemaker_backends
 
-from kdhelpers import data, inference, models, train
+from kdhelpers import data, fitting, inference, models, train
 from kdhelpers import sagemaker_cloud as cloud
 from kdhelpers import sagemaker_job as job
 from kdhelpers import sagemaker_rehearse as rehearsal
@@ -36,9 +38,8 @@ replace = dataclasses.replace
 
 
 @pytest.fixture(autouse=True)
-def only_loopback(monkeypatch):
-    """No socket of this process reaches further than this machine, and no credentials are at hand."""
-    loopback.install(monkeypatch.setattr)
+def no_credentials(monkeypatch):
+    """No keys, no profile and no region are at hand."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -47,15 +48,11 @@ def only_loopback(monkeypatch):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def guarded_jobs(tmp_path_factory):
-    """The same guard in every Python process of a rehearsed job."""
-    folder = tmp_path_factory.mktemp("guard")
-    shutil.copy(loopback.__file__, folder / "loopback.py")
-    guard = f"import sys\nsys.path.append({str(folder)!r})\nimport loopback\nloopback.install()\n"
-    (folder / "sitecustomize.py").write_text(guard)
+def guarded_jobs():
+    """A rehearsed job has an environment and a start-up file of its own: the guard goes into that."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(rehearsal, "ONLY_THE_UPLOADED_CODE", rehearsal.ONLY_THE_UPLOADED_CODE + guard)
-    yield folder
+    patch.setattr(rehearsal, "ONLY_THE_UPLOADED_CODE", rehearsal.ONLY_THE_UPLOADED_CODE + loopback.START_UP)
+    yield
     patch.undo()
 
 
@@ -103,19 +100,12 @@ def fresh_copy(staged, folder):
 # --- the guard
 
 
-def test_the_guard_refuses_the_world_and_lets_loopback_through(guarded_jobs):
-    for host in ("192.0.2.1", "example.com"):
-        with pytest.raises(loopback.RefusedConnection):
-            socket.create_connection((host, 80), timeout=1)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=lambda: server.accept()[0].close())
-        thread.start()
-        socket.create_connection(server.getsockname(), timeout=5).close()
-        thread.join()
+def test_a_rehearsed_job_reaches_nothing(rehearsed, staged):
+    """The environment and the interpreter that its scripts had; the tests' own guard is tested in test_guard.py."""
+    request = json.loads((staged / "request.json").read_text())
     code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": str(guarded_jobs)}, capture_output=True, text=True
-    )
+    environment = rehearsal.container_environment(request, staged, sys.executable)
+    done = subprocess.run([staged / "bin" / "python3", "-c", code], env=environment, capture_output=True, text=True)
     assert "RefusedConnection" in done.stderr
 
 
@@ -131,6 +121,7 @@ def test_a_plan_says_what_it_costs_at_most(plan):
     assert job.most_expensive(replace(plan, price=6.0, max_minutes=90)) == 9.0
     assert job.most_expensive(replace(plan, instance="ml.p5.48xlarge")) is None
     assert "give --price" in "\n".join(job.plan_lines(replace(plan, instance="ml.p5.48xlarge")))
+    assert "tags      team=a, project=distilling-bert" in "\n".join(job.plan_lines(replace(plan, tags={"team": "a"})))
     assert job.expected_minutes(plan) is None
     short = job.JobPlan({"recipe": "sst2", "epochs": 1})
     long = job.JobPlan({"recipe": "sst2", "epochs": 3})
@@ -167,6 +158,12 @@ FAULTS = {
     "CPU machine": (lambda p: replace(p, instance="ml.m5.xlarge"), "without a GPU"),
     "role": (lambda p: replace(p, role="MyRole"), "'MyRole' is no ARN"),
     "region": (lambda p: replace(p, region="xx-moon-1"), "not in region xx-moon-1"),
+    "processes": (lambda p: replace(p, processes=0), "at least 1"),
+    "AWS's tag": (lambda p: replace(p, tags={"aws:team": "a"}), "AWS's own"),
+    "our tag": (lambda p: replace(p, tags={"project": "other"}), "this project's own"),
+    "long tag": (lambda p: replace(p, tags={"team": "v" * 300}), "256 is the most"),
+    "secret tag": (lambda p: replace(p, tags={"team": "AKIA" + "A" * 16}), "looks like a secret"),
+    "no logits": (lambda p: replace(p, logits="nowhere"), "nowhere holds no logits"),
     "None": (lambda p: with_options(p, student=None), "'null'"),
     "the job's own": (lambda p: with_options(p, output="here"), "leave it out"),
     "no file": (lambda p: with_options(p, test="nowhere.csv"), "no file nowhere.csv"),
@@ -198,7 +195,8 @@ def test_the_request_that_the_sdk_would_send(plan):
     assert channels == {"train", "validation", "test", "teacher", "code", "sm_drivers"}
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 5400}
     assert request["EnableManagedSpotTraining"] is True
-    assert {"Key": "project", "Value": "distilling-bert"} in request["Tags"]
+    tags = [{"Key": "team", "Value": "a"}, {"Key": "project", "Value": "distilling-bert"}]
+    assert request["Tags"] == tags
     assert len(request["AlgorithmSpecification"]["MetricDefinitions"]) == len(job.METRICS)
 
 
@@ -216,6 +214,20 @@ def test_the_walk_through_botocores_model_finds_planted_faults(plan):
         problems = job.request_problems(request)
         assert len(problems) == 1, problems
         assert words in problems[0]
+
+
+def test_what_lies_in_s3_stays_there(plan, tmp_path):
+    there = {"train": "s3://mine/corpus.parquet", "teacher": "s3://mine/teacher"}
+    distant = replace(with_options(plan, **there), logits="s3://mine/logits")
+    request = job.check(distant)
+    addresses = {c["ChannelName"]: c["DataSource"]["S3DataSource"]["S3Uri"] for c in request["InputDataConfig"]}
+    assert there | {"logits": "s3://mine/logits"} == {name: addresses[name] for name in (*there, "logits")}
+    given = request["HyperParameters"]
+    assert given["train"] == "/opt/ml/input/data/train/corpus.parquet"
+    assert given["teacher"] == "/opt/ml/input/data/teacher"
+    assert "; logits stays at s3://mine/logits" in "\n".join(job.plan_lines(distant))
+    with pytest.raises(UserError, match="reads nothing from S3"):
+        rehearsal.stage(distant, tmp_path / "job")
 
 
 def test_the_image_is_the_one_that_the_sdk_knows():
@@ -295,14 +307,25 @@ def test_the_same_at_home(rehearsed, plan, tmp_path, monkeypatch):
 
 
 def test_interrupted_and_resumed_equals_unbroken(rehearsed, staged, tmp_path):
+    """SIGTERM in the middle, as soon as one checkpoint is whole. (One that is torn: see test_trainer.py.)"""
     folder = fresh_copy(staged, tmp_path / "again")
-    stopped = rehearsal.run(folder, interrupt_at="student: step 32 of 48")
+    checkpoints = folder / "ml" / "checkpoints" / "run.incomplete" / "checkpoints" / "student"
+
+    def wait_for_a_checkpoint(line):
+        deadline = time.monotonic() + 60
+        while "student: step 16 of 48" in line and not fitting.last_whole_checkpoint(checkpoints):
+            assert time.monotonic() < deadline, "no checkpoint in a minute"
+            time.sleep(0.005)
+
+    stopped = rehearsal.run(folder, say=wait_for_a_checkpoint, interrupt_at="student: step 16 of 48")
     assert stopped.exit_code != 0
+    assert "student: step 48 of 48" not in stopped.log.read_text()
     assert not (stopped.model / "metrics.json").exists()
     lines = []
     resumed = rehearsal.run(folder, say=lines.append)
     assert resumed.exit_code == 0, resumed.log.read_text()[-3000:]
     assert any("student: going on from checkpoint-" in line for line in lines)
+    assert not any("student: step 16 of 48" in line for line in lines)
     ours, theirs = resumed.metrics()["student"], rehearsed[0].metrics()["student"]
     assert {k: v for k, v in ours.items() if "seconds" not in k} == {
         k: v for k, v in theirs.items() if "seconds" not in k
@@ -311,10 +334,16 @@ def test_interrupted_and_resumed_equals_unbroken(rehearsed, staged, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_two_processes_under_torchrun(plan, tmp_path):
-    result = rehearsal.rehearse(replace(with_options(plan, batch_size=8, epochs=2), processes=2), tmp_path / "two")
+def test_two_processes_under_torchrun_on_logits_that_were_made_before(plan, tmp_path, monkeypatch):
+    """A corpus is labelled once, as a stage of its own; the job's students train from that, on two processes."""
+    monkeypatch.setenv("KD_HOME", str(tmp_path / "kd"))
+    options = [*job.as_argv(plan.hyperparameters), "--output", str(tmp_path / "logits")]
+    assert main(["logits", "--shard-rows", "100", *options]) == 0
+    two = replace(with_options(plan, batch_size=8, epochs=2), processes=2, logits=str(tmp_path / "logits"))
+    result = rehearsal.rehearse(two, tmp_path / "two")
     log = result.log.read_text()
     assert "--nproc_per_node=2" in log
+    assert log.count("teacher's logits for 256 rows: from the cache") == 1
     assert "student: training for 32 steps" in log  # 256 rows, 2 epochs, 2 processes of 8 rows
     assert log.count("student: training for") == 1
     assert result.metrics()["student"]["test_accuracy"] > 0.9
@@ -377,6 +406,41 @@ def test_inference_functions(rehearsed):
             inference.input_fn(body, kind)
 
 
+AS_THE_CONTAINER_CALLS_IT = """
+import importlib, json, sys
+folder, *texts = sys.argv[1:]
+sys.modules["torch"] = sys.modules["transformers"] = None  # neither is needed
+sys.path.insert(0, folder + "/code")
+inference = importlib.import_module("inference")
+loaded = inference.model_fn(folder)
+texts = inference.input_fn(json.dumps({"inputs": texts}), "application/json")
+print(inference.output_fn(inference.predict_fn(texts, loaded), "application/json"))
+"""
+
+
+def test_an_int8_student_answers_like_the_pytorch_one(rehearsed, tmp_path):
+    """Packed, unpacked, and called as the container does, which knows nothing of this package."""
+    student = rehearsed[0].model / "student"
+    assert main(["export", str(student), "--format", "onnx-int8", "--output", str(tmp_path / "int8")]) == 0
+    with tarfile.open(cloud.pack(tmp_path / "int8", tmp_path / "model.tar.gz")) as tar:
+        tar.extractall(tmp_path / "model", filter="data")
+    files = sorted(str(path.relative_to(tmp_path / "model")) for path in (tmp_path / "model").rglob("*.*"))
+    assert files == [
+        "code/inference.py", "code/predict.py", "code/requirements.txt",
+        "export.json", "model.onnx", "tokenizer.json",
+    ]  # fmt: skip
+    assert re.fullmatch(r"onnxruntime==[\d.]+\n", (tmp_path / "model" / "code" / "requirements.txt").read_text())
+    texts = ["good film", "the awful plot " * 200, "a lovely winter garden"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", AS_THE_CONTAINER_CALLS_IT, str(tmp_path / "model"), *texts],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    ours, theirs = json.loads(done.stdout), inference.predict_fn(texts, inference.model_fn(str(rehearsed[0].model)))
+    assert [answer["label"] for answer in ours] == [answer["label"] for answer in theirs] == ["good", "bad", "good"]
+    assert [answer["score"] for answer in ours] == pytest.approx([answer["score"] for answer in theirs], abs=0.05)
+
+
 @pytest.fixture
 def aws(monkeypatch):
     """A fake account with a role and a bucket."""
@@ -414,6 +478,53 @@ def test_an_endpoint_is_deleted_even_when_the_cell_fails(aws, rehearsed):
         assert {"student/config.json", "code/inference.py"} <= set(tar.getnames())
     with pytest.raises(UserError, match="holds no student"), cloud.endpoint(rehearsed[0].model / "code", place):
         pass
+    assert counted(aws) == [0, 0, 0]
+
+
+def refuse(monkeypatch, operation, answer=None, message="User: a is not authorized to perform: it"):
+    """From now on one AWS operation gives `answer`, or is not allowed; gives a list that its calls end up in."""
+    send, calls = botocore.client.BaseClient._make_api_call, []
+
+    def respond(client, name, parameters):
+        if name != operation:
+            return send(client, name, parameters)
+        calls.append(parameters)
+        if answer is None:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, name)
+        return answer
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", respond)
+    return calls
+
+
+def test_what_could_not_be_deleted_is_told_even_when_the_cell_fails(aws, rehearsed, monkeypatch):
+    refuse(monkeypatch, "DeleteEndpoint")
+
+    def cell():
+        with cloud.endpoint(rehearsed[0].model, job.JobPlan(role=ROLE, bucket="mine", tags={"team": "a"})):
+            raise ZeroDivisionError
+
+    with pytest.raises(UserError, match="not deleted, and perhaps costing money: endpoint distilling-bert-") as told:
+        cell()
+    assert isinstance(told.value.__context__, ZeroDivisionError)
+    assert counted(aws) == [1, 0, 0], "the others are deleted all the same"
+    (endpoint,) = aws.client("sagemaker").list_endpoints()["Endpoints"]
+    tags = aws.client("sagemaker").list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
+    assert {"Key": "team", "Value": "a"} in tags
+    with pytest.raises(UserError, match="not deleted"):
+        cloud.clean()
+    monkeypatch.undo()
+
+
+def test_an_endpoint_that_never_comes_up_is_deleted(aws, rehearsed, monkeypatch):
+    failed = {"EndpointStatus": "Failed", "FailureReason": "The primary container did not pass the ping health check."}
+    refuse(monkeypatch, "DescribeEndpoint", failed)
+    with (
+        pytest.raises(UserError, match="did not come into service: The primary container did not pass"),
+        cloud.endpoint(rehearsed[0].model, job.JobPlan(role=ROLE, bucket="mine")),
+    ):
+        pytest.fail("it never was in service")
+    assert counted(aws) == [0, 0, 0]
 
 
 def test_clean_deletes_what_is_ours_and_nothing_else(aws, capsys):
@@ -433,33 +544,120 @@ def test_clean_deletes_what_is_ours_and_nothing_else(aws, capsys):
     assert client.list_models()["Models"][0]["ModelName"] == "theirs"
 
 
+def test_clean_stops_our_running_jobs(aws, plan, monkeypatch):
+    request = job.training_request(plan)
+    for name, status, tags in (
+        ("done", "Completed", request["Tags"]),
+        ("ours", "InProgress", request["Tags"]),
+        ("theirs", "InProgress", [{"Key": "project", "Value": "other"}]),
+    ):
+        aws.client("sagemaker").create_training_job(**request | {"TrainingJobName": name, "Tags": tags})
+        sagemaker_backends["123456789012"]["us-east-1"].training_jobs[name].training_job_status = status
+    stopped = refuse(monkeypatch, "StopTrainingJob", answer={})
+    assert cloud.clean("us-east-1") == [cloud.Leftover("training_job", "ours")]
+    assert stopped == [{"TrainingJobName": "ours"}]
+
+
 # --- launching and following
 
 
-def test_launch_follow_and_bring_home(aws, plan, rehearsed, tmp_path, capsys):
-    options = ["--role", ROLE, "--bucket", "mine", "--region", "us-east-1", *job.as_argv(plan.hyperparameters)]
-    assert main(["sagemaker", "launch", *options]) == 2
-    said = capsys.readouterr()
-    assert "at most 1.41 USD" in said.out
-    assert "repeat the command with --yes" in said.err
-    assert aws.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
+@pytest.fixture
+def delivering(aws, rehearsed, monkeypatch):
+    """moto's jobs are completed at once and leave nothing: when one is followed, put there what it would have made."""
+    follow = cloud.follow
 
-    assert main(["sagemaker", "launch", "--yes", *options]) == 0
-    name = capsys.readouterr().out.split("launched ")[1].split()[0]
+    def deliver(name, *options, **more):
+        found = cloud.describe(name)
+        bucket, _, key = found["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+            tar.add(rehearsed[0].model, ".")
+        aws.client("s3").put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
+        return follow(name, *options, **more)
+
+    monkeypatch.setattr(cloud, "follow", deliver)
+
+
+def test_launch_follow_and_bring_home(aws, delivering, plan, rehearsed, tmp_path, capsys):
+    options = ["--role", ROLE, "--bucket", "mine", "--tag", "team=a", *job.as_argv(plan.hyperparameters)]
+    home, full = tmp_path / "home", tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").touch()
+    for refused, words in (([], "repeat the command with --yes"), (["--yes", "--output", str(full)], "is not empty")):
+        assert main(["sagemaker", "launch", *options, *refused]) == 2
+        said = capsys.readouterr()
+        assert "at most 1.41 USD" in said.out
+        assert words in said.err
+        assert aws.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
+
+    assert main(["sagemaker", "launch", "--yes", "--output", str(home), *options]) == 0
+    said = capsys.readouterr().out
+    name = said.split("launched ")[1].split()[0]
+    assert "Completed" in said
+    assert f"brought home to {home}" in said
+    assert json.loads((home / "metrics.json").read_text()) == rehearsed[0].metrics()
     found = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
     assert found["RoleArn"] == ROLE
-
-    bucket, _, key = found["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        tar.add(rehearsed[0].model, ".")
-    aws.client("s3").put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
-    home = tmp_path / "home"
-    assert main(["sagemaker", "status", name, "--region", "us-east-1", "--follow", "--output", str(home)]) == 0
-    assert "Completed" in capsys.readouterr().out
-    assert json.loads((home / "metrics.json").read_text()) == rehearsed[0].metrics()
-    assert main(["sagemaker", "status", name, "--region", "us-east-1", "--output", str(home)]) == 2
+    assert {"Key": "team", "Value": "a"} in aws.client("sagemaker").list_tags(ResourceArn=found["TrainingJobArn"])[
+        "Tags"
+    ]
+    assert main(["sagemaker", "status", name, "--follow", "--output", str(home)]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_launching_and_following_are_two_steps_too(aws, plan, monkeypatch, capsys):
+    options = ["--role", ROLE, "--bucket", "mine", *job.as_argv(plan.hyperparameters)]
+    assert main(["sagemaker", "launch", "--yes", *options]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "status" in line]
+    command = line.split("kdhelpers ")[1].split()[:-2]  # less --output DIR
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    assert main(command) == 0
+    assert "Completed" in capsys.readouterr().out
+    monkeypatch.setattr(cloud, "follow", interrupted)
+    assert main(command) == 2
+    assert "runs on and is billed" in capsys.readouterr().err
+
+
+def test_the_notebooks_launch_cell(aws, delivering, plan, tmp_path, monkeypatch, capsys):
+    """It is False in the notebook; here it is what a reader in Studio makes of it, with a role that is found."""
+    notebook = json.loads((Path(__file__).parent.parent / "notebooks" / "08_sagemaker.ipynb").read_text())
+    (cell,) = [cell for cell in notebook["cells"] if "LAUNCH = False" in "".join(cell["source"])]
+    monkeypatch.setenv("KD_ROLE_ARN", ROLE)
+    monkeypatch.chdir(tmp_path)
+    exec(
+        "".join(cell["source"]).replace("LAUNCH = False", "LAUNCH = True"),
+        {"jobs": job, "replace": replace, "plan": plan},
+    )
+    said = capsys.readouterr().out
+    assert "at most 1.41 USD" in said
+    assert "Completed" in said
+    assert models.load_classifier("home/student", None).has_head
+
+
+def test_in_studio_role_region_and_bucket_are_found(tmp_path, monkeypatch):
+    from sagemaker.core.helper import session_helper
+
+    (tmp_path / "resource-metadata.json").write_text(json.dumps({"DomainId": "d-1", "ExecutionRoleArn": ROLE}))
+    monkeypatch.setattr(session_helper, "NOTEBOOK_METADATA_FILE", str(tmp_path / "resource-metadata.json"))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with mock_aws():
+        found, _ = cloud.located(job.JobPlan(region=cloud.find_region()))
+    assert (found.region, found.role, found.bucket) == ("eu-west-1", ROLE, "sagemaker-eu-west-1-123456789012")
+    assert cloud.find_region("ap-south-1") == "ap-south-1"
+
+
+def test_a_bucket_that_is_not_there_or_elsewhere_is_refused_before_anything_is_sent(aws, plan):
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="far", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    with pytest.raises(UserError, match=r"another region \(eu-west-1\)"):
+        cloud.launch(replace(plan, role=ROLE, bucket="far"))
+    with pytest.raises(UserError, match="cannot find it"), cloud.aws_errors():
+        cloud.located(replace(plan, role=ROLE, bucket="nowhere"))
+    assert sorted(bucket["Name"] for bucket in s3.list_buckets()["Buckets"]) == ["far", "mine"], "none is made"
+    assert "Contents" not in s3.list_objects_v2(Bucket="far")
 
 
 def test_without_a_role_or_credentials_nothing_starts(plan, monkeypatch, capsys):
@@ -492,9 +690,11 @@ ERRORS = [
     ("ResourceLimitExceeded", QUOTA, "'ml.g5.xlarge for training job usage' is 0"),
     ("CapacityError", "Unable to provision requested ML compute capacity", "no such machine free"),
     ("ValidationException", ELSEWHERE, "another region (eu-west-1)"),
+    ("PermanentRedirect", "The bucket must be addressed using the specified endpoint", "another region than the job"),
     ("ValidationException", NO_IMAGE, "image is not in this region"),
     ("ValidationException", "Could not find requested job with name: x.", "check the name"),
-    ("SomethingNew", "whatever", "AWS says SomethingNew: whatever"),
+    ("403", "Forbidden", "does not allow this"),
+    ("SomethingNew", "what\never", "AWS says SomethingNew: what ever"),
 ]
 
 
@@ -514,6 +714,20 @@ def test_aws_says_no_in_one_sentence(monkeypatch, code, message, words):
     assert "\n" not in str(refused.value)
 
 
+def test_what_boto3_raises_is_one_sentence_too(aws):
+    """Not every no comes as a ClientError."""
+    with pytest.raises(UserError, match="cannot find it"), cloud.aws_errors():
+        aws.client("s3").upload_file(__file__, "nowhere", "key")
+    with pytest.raises(UserError, match="log in again"), cloud.aws_errors():
+        raise UnauthorizedSSOTokenError
+    with (
+        pytest.raises(UserError, match="AWS says ParamValidationError: .*Missing required") as told,
+        cloud.aws_errors(),
+    ):
+        aws.client("sagemaker").create_model()
+    assert "\n" not in str(told.value)
+
+
 def described(**more):
     return {
         "TrainingJobName": "j", "TrainingJobStatus": "Failed", "SecondaryStatus": "Failed",
@@ -526,6 +740,13 @@ def test_how_a_job_ended():
         "AlgorithmError: ExecuteUserScriptError:\nExitCode 2\nErrorMessage \"error: train.csv has no column 'review'\""
     )
     assert "no column 'review'" in cloud.ending(described(FailureReason=script))
+    crash = (
+        'AlgorithmError: Traceback (most recent call last):\n  File "train.py", line 7, in fit\n    x / 0\n'
+        "ZeroDivisionError: division by zero, exit code: 1"
+    )
+    assert 'said: File "train.py", line 7, in fit | x / 0 | ZeroDivisionError: division' in cloud.ending(
+        described(FailureReason=crash)
+    )
     assert "no such machine free" in cloud.ending(described(FailureReason="CapacityError: Unable to provision"))
     stopped = described(TrainingJobStatus="Stopped", SecondaryStatus="MaxRuntimeExceeded")
     assert "60 minutes: give --max-minutes more" in cloud.ending(stopped)
@@ -567,6 +788,7 @@ def test_the_commands_speak_plainly(capsys):
         (["sagemaker", "check", "--recipe", "sst2", "--temparature", "3"], "did you mean --temperature?"),
         (["sagemaker", "check", "--recipe", "sst2", "--instence", "ml.g5.xlarge"], "did you mean --instance?"),
         (["sagemaker", "endpoint", "run"], "repeat with --yes"),
+        (["sagemaker", "plan", "--tag", "team"], "'team' is not NAME=VALUE"),
     ):
         assert main(command) == 2, command
         error = capsys.readouterr().err
