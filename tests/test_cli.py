@@ -112,18 +112,9 @@ def test_own_rows_end_to_end(files, teacher, tmp_path, capsys):
     assert "control" not in json.loads((output / "metrics.json").read_text())
 
 
-def test_a_bare_encoder_is_fine_tuned_and_kept(files, tmp_path, capsys):
-    encoder = save_model(tmp_path / "encoder", tiny_bert(layers=2, hidden=32).bert, tiny_tokenizer())
-    more = (
-        "--student-layers",
-        1,
-        "--train-embeddings",
-        "--teacher-epochs",
-        12,
-        "--teacher-learning-rate",
-        "3e-3",
-        "--no-control",
-    )
+def test_a_bare_encoder_is_fine_tuned_and_kept(files, trained_teacher, tmp_path, capsys):
+    encoder = save_model(tmp_path / "encoder", trained_teacher.bert, tiny_tokenizer())
+    more = ("--student-layers", 1, "--teacher-epochs", 6, "--teacher-learning-rate", "3e-3", "--no-control")
     assert main(own_rows(files, encoder, tmp_path / "a", *more)) == 0
     assert "is fine-tuned" in capsys.readouterr().out
     assert main(own_rows(files, encoder, tmp_path / "b", *more)) == 0
