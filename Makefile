@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help distill test test-fast lab notebooks benchmark figures lint clean
+.PHONY: help distill test test-fast lab notebooks benchmark ladder small figures lint clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -42,9 +42,21 @@ notebooks: $(READY)  ## run every notebook anew and save its outputs
 benchmark: $(READY)  ## seconds of training, from the article's way to ours
 	$(RUN) kdhelpers benchmark training
 
-figures: $(READY)  ## draw the README's figure anew
+ladder: $(READY)  ## which part of distillation helps: print and draw the recorded runs
+	@mkdir -p images
+	$(RUN) kdhelpers ladder --output kdhelpers/ladder.csv --figure images/ladder.png
+
+small: $(READY)  ## a 2-layer student in int8: train, export, measure beside the teacher
+	@mkdir -p images
+	$(RUN) kdhelpers distill --student-layers 2 --epochs 8 --no-control --output runs/small --overwrite
+	$(RUN) kdhelpers export runs/small/student --format onnx --output runs/small/onnx --overwrite
+	$(RUN) kdhelpers export runs/small/student --format onnx-int8 --output runs/small/int8 --overwrite
+	$(RUN) kdhelpers export runs/small/student --format onnx-int8 --vocabulary-of movie-snippets \
+		--output runs/small/int8-trimmed --overwrite
+	$(RUN) kdhelpers benchmark inference runs/small --figure images/latency.png
+
+figures: ladder small  ## draw the README's figures anew
 	$(RUN) kdhelpers distill --overwrite
-	mkdir -p images
 	cp runs/movie-snippets/result.png images/result.png
 
 lint: $(READY)  ## style
