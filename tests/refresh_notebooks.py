@@ -19,7 +19,7 @@ def peak_memory(pid: int) -> float:
 
 
 def refresh(path: Path) -> dict[str, float]:
-    """Clear, execute and normalise one notebook; gives back what it took, as the metadata keep it.
+    """Clear, execute and normalise one notebook; gives back what it took, as the metadata and the header keep it.
 
     Nothing is saved if a cell fails.
     """
@@ -40,6 +40,9 @@ def refresh(path: Path) -> dict[str, float]:
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
+    minutes = max(1, round(took["seconds"] / 60))
+    said = f"about {minutes} minute{'s' * (minutes > 1)} on 2 cores, {took['gib']} GiB"
+    notebook.cells[0].source = re.sub(r"about \d+ minutes? on 2 cores, [\d.]+ GiB", said, notebook.cells[0].source)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # time stamps of this run
     nbformat.validate(notebook)
