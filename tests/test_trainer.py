@@ -413,12 +413,13 @@ def test_batches_of_like_length_come_in_random_order():
 def test_a_torn_checkpoint_changes_nothing(rows, tokenizer, tmp_path):
     """A run that was killed while it wrote its very first checkpoint starts anew, and ends as if unbroken."""
 
+    recipe = dataclasses.replace(MOVIE_SNIPPETS, batch_size=4, learning_rate=1e-3, warmup=0.0, alpha=1.0)
+
     def weights(folder):
         set_seed(0)
         arguments = fitting.training_arguments(
-            folder, steps=6, evaluations=2, batch_size=4, learning_rate=1e-3, warmup=0.0, seed=1, precision="fp32",
-            has_validation=False, alpha=1.0,
-        )  # fmt: skip
+            folder, recipe, steps=6, evaluations=2, seed=1, precision="fp32", has_validation=False
+        )
         fit = fitting.fit("student", tiny_bert(), rows, None, tokenizer, arguments, resume=True)
         return torch.cat([parameter.flatten() for parameter in fit.model.parameters()])
 
