@@ -18,6 +18,7 @@ def load(folder: str | Path, threads: int = 0):
     """(session, tokenizer, label names) of an exported student; `threads` 0 leaves their number to the runtime."""
     folder, options, facts = Path(folder), onnxruntime.SessionOptions(), card(folder)
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads leave the cores to others
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(facts["max_length"])
