@@ -242,17 +242,20 @@ def accuracy_against_latency(timings) -> Figure:
     """Accuracy against milliseconds a sentence (logarithmic), the mark's area growing with the file."""
     figure, axis = new_figure(width=7.6, height=4.6)
     kinds = {"PyTorch fp32": ("#0072B2", "s"), "ONNX fp32": ("#E69F00", "^"), "ONNX int8": ("#009E73", "o")}
-    for timing in timings:
+    for index, timing in enumerate(timings):
         colour, marker = kinds[timing.kind]
         x, y = timing.p50_ms, 100 * timing.accuracy
         axis.scatter(x, y, s=40 + 6 * timing.megabytes, color=colour, marker=marker, alpha=0.75, edgecolor="black")
         axis.annotate(
-            f"{timing.name}\n{timing.kind}, {timing.megabytes:.0f} MB", (x, y), xytext=(0, 17),
-            textcoords="offset points", ha="center", fontsize=9,
+            f"{timing.name}\n{timing.kind}, {timing.megabytes:.0f} MB", (x, y), xytext=(0, -17 if index % 2 else 17),
+            textcoords="offset points", ha="center", va="top" if index % 2 else "bottom", fontsize=9,
         )  # fmt: skip
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.margins(0.22, 0.25)
+    low, high = axis.get_ylim()
+    room = max(0, 8 - (high - low)) / 2  # tenths of a point are noise, and should not look like more
+    axis.set_ylim(low - room, high + room)
     axis.set_xlabel("milliseconds a sentence, batch 1, median (logarithmic)")
     axis.set_ylabel("test accuracy (%)")
     return figure
