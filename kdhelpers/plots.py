@@ -257,7 +257,7 @@ def accuracy_against_latency(timings) -> Figure:
     room = max(0, 8 - (high - low)) / 2  # tenths of a point are noise, and should not look like more
     axis.set_ylim(low - room, high + room)
     axis.set_xlabel("milliseconds a sentence, batch 1, median (logarithmic)")
-    axis.set_ylabel("test accuracy (%)")
+    axis.set_ylabel("accuracy (%)")
     return figure
 
 
@@ -299,7 +299,7 @@ def parallel_coordinates(table) -> Figure:
     for x, name in enumerate(table.columns):
         axis.axvline(x, color="#BBBBBB", linewidth=1)
         for y, value in ((-0.07, lows[name]), (1.07, highs[name])):
-            axis.text(x, y, f"{100 * value:.1f} %" if name == "accuracy" else f"{value:g}", ha="center", va="center")
+            axis.text(x, y, f"{100 * value:.1f} %" if name == "accuracy" else f"{value:.3g}", ha="center", va="center")
     axis.set_xticks(range(len(table.columns)), [*table.columns[:-1], "validation\naccuracy"])
     axis.set_yticks([])
     axis.grid(visible=False)
