@@ -45,7 +45,7 @@ def result_lines(metrics: dict, output: Path) -> list[str]:
                     rows_seen(name, metrics),
                 ]
             )
-    header = ["", "parameters", "layers", "accuracy", "95 % interval", "train s", "rows seen"]
+    header = ["model", "parameters", "layers", "accuracy", "95 % interval", "train s", "rows seen"]
     share = metrics["student"]["test_accuracy"] / metrics["teacher"]["test_accuracy"]
     seconds = metrics["student"]["teacher_logits_seconds"]
     cost = f"and {seconds:.0f} s for the teacher's logits" if seconds else "the teacher's logits came from the cache"
