@@ -14,6 +14,7 @@ from kdhelpers.console import Parser, unknown_argument
 from kdhelpers.errors import UserError
 from kdhelpers.fitting import PRECISIONS
 from kdhelpers.recipes import RECIPES, Recipe
+from kdhelpers.states import check_states
 from kdhelpers.train import Files, RunSettings
 from kdhelpers.trainer import DistillationTrainingArguments
 
@@ -98,7 +99,8 @@ def distill_parser() -> HfArgumentParser:
         prog="python -m kdhelpers distill",
         description="Distil a teacher into a small student, beside a control that has no teacher, and judge both.",
         epilog="Every other field of transformers.TrainingArguments can be given by its own name, "
-        "e.g. --weight_decay 0.01; it applies to student and control.",
+        "e.g. --weight_decay 0.01; it applies to student and control. The student alone takes --states pkd, tinybert "
+        "or minilm (a loss on the live teacher's hidden states or relations too) and --states_weight.",
         formatter_class=argparse.HelpFormatter,
     )
 
@@ -111,6 +113,7 @@ def _trainer_options(remaining: list[str]) -> dict:
     options, unknown = parser.parse_known_args(remaining)
     if unknown:
         raise UserError(unknown_argument(unknown[0], distill_parser(), parser))
+    check_states(getattr(options, "states", "none"))
     return vars(options)
 
 

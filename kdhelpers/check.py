@@ -111,6 +111,10 @@ def distillation_loss(answer: Callable) -> None:
             return "T^2 is missing: at T = 4 the teacher counts 16 times too little"
         if torch.isclose(got, 0.7 * hard + 0.3 * soft, rtol=1e-4):
             return "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places"
+        if torch.isclose(got, 0.7 * hard + 0.3 * soft / 16, rtol=1e-4):
+            return "both mistakes are still in it"
+        if torch.isclose(got, 0.3 * hard + 0.7 * losses.soft_target_loss(teacher, student, 4.0), rtol=1e-4):
+            return "the teacher is the target: KL(teacher || student), not the other way round"
         return None if torch.isclose(got, right, rtol=1e-4) else f"expected {right:.4f}, got {float(got):.4f}"
 
     _judge(answer, judge)
@@ -125,7 +129,7 @@ def mcnemar(answer: float) -> None:
             return "that counts one direction; a split as uneven the other way is as unlikely, so p is twice that"
         if abs(p - stats.binomtest(30, 1000, 0.5).pvalue) < 1e-4:
             return "rows on which both agree toss no coin: 44 are left, not 1,000"
-        return None if abs(p - right) < 1e-4 else f"44 coins, 30 heads: expected {right:.4f}, got {p:.4f}"
+        return None if abs(p - right) < 1e-4 else f"{p:.4f} is too {'large' if p > right else 'small'}"
 
     _judge(answer, judge)
 
@@ -147,6 +151,8 @@ def search_space(answer: Callable) -> None:
         wanted = {"alpha": (0, 0.25), "temperature": (2, 6), "layers": (2, 3), "learning_rate": (1e-4, 6e-4)}
         for name, (low, high) in wanted.items():
             asked_for = trial.distributions[name]
+            if not hasattr(asked_for, "low"):
+                return f"{name} is a range here: take suggest_int or suggest_float, not suggest_categorical"
             if (asked_for.low, asked_for.high) != (low, high):
                 return f"{name} goes from {asked_for.low:g} to {asked_for.high:g}, not from {low:g} to {high:g}"
         if not trial.distributions["learning_rate"].log:
@@ -165,7 +171,9 @@ def dollars_saved(answer: float) -> None:
             return "that is for one million sentences; there are fifty"
         if abs(dollars - 50e6 * 0.6 / 1000 / 3600 * 0.20) < 0.01:
             return "that is what the student costs; take it from what the teacher costs"
-        return None if abs(dollars - right) < 0.05 else f"expected {right:.2f}, got {dollars:.2f}"
+        return (
+            None if abs(dollars - right) < 0.05 else f"{dollars:.2f} is too {'large' if dollars > right else 'small'}"
+        )
 
     _judge(answer, judge)
 

@@ -147,6 +147,7 @@ def test_seeds_print_mean_and_spread(files, teacher, tmp_path, capsys):
 def test_trap_31_misspelt_arguments_suggest_the_right_one(capsys):
     refused(capsys, ["distill", "--temparature", "3"], "--temparature", "did you mean --temperature?")
     refused(capsys, ["distill", "--student-layer=3"], "did you mean --student-layers?")
+    refused(capsys, ["distill", "--states", "nonsense"], "one of none, pkd, tinybert, minilm", "'nonsense'")
     refused(capsys, ["distill", "--weight_decai", "0.1"], "did you mean --weight")
     refused(capsys, ["distill", "--recipe", "movie-snipets"], "did you mean movie-snippets?")
     assert main(["distil"]) == 2
