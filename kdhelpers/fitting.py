@@ -135,6 +135,11 @@ class EpochLines(TrainerCallback):
                 time.perf_counter() - self.started,
             )
 
+    def on_train_end(self, args, state, control, **kwargs):
+        """Say so where EarlyStoppingCallback has ended it."""
+        if state.is_world_process_zero and state.global_step < state.max_steps:
+            log.info("%s: stopped early, no longer gaining; step %d was the best", self.name, state.best_global_step)
+
 
 class QuietProgress(ProgressCallback):
     """Trainer's progress bar without the dictionaries it prints."""

@@ -429,3 +429,13 @@ def test_a_torn_checkpoint_changes_nothing(rows, tokenizer, tmp_path):
     (checkpoint / "model.safetensors").write_bytes(b"torn")
     checkpoint.rename(tmp_path / "checkpoint-3")
     assert torch.equal(weights(tmp_path), unbroken)
+
+
+def test_a_training_without_gain_stops_early_and_says_so(rows, tokenizer, tmp_path, caplog):
+    recipe = dataclasses.replace(MOVIE_SNIPPETS, batch_size=4, learning_rate=0.0)
+    arguments = fitting.training_arguments(
+        tmp_path, recipe, steps=20, evaluations=10, seed=1, precision="fp32", has_validation=True
+    )
+    with caplog.at_level("INFO", logger="kdhelpers"):
+        fitting.fit("student", tiny_bert(), rows, rows, tokenizer, arguments, patience=2)
+    assert "student: stopped early, no longer gaining; step 2 was the best" in caplog.text
