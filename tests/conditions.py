@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+START_LOOPBACK = 'ip link set lo up && exec "$@"'  # a kernel is spoken to over it
 NBVAL = ["-p", "tests.nbval_plugin", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=600", "-q"]
 NBVAL += [f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}", f"--rootdir={ROOT}"]
 
@@ -33,7 +34,9 @@ def conditions(empty: str) -> dict[str, Condition]:
         "warm caches, twice": Condition(times=2),
         "one thread": Condition({"OMP_NUM_THREADS": "1"}),
         "avx2": Condition({"ATEN_CPU_CAPABILITY": "avx2"}),
-        "another folder, no network": Condition(before=("unshare", "-n"), folder=tempfile.gettempdir()),
+        "another folder, no network": Condition(
+            before=("unshare", "-n", "sh", "-c", START_LOOPBACK, "sh"), folder=tempfile.gettempdir()
+        ),
     }
 
 
