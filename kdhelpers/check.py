@@ -25,6 +25,11 @@ def _judge(answer, judge: Callable[[object], str | None]) -> None:
     print("passed" if wrong is None else f"not yet: {wrong}")
 
 
+def _off(answer: float, right: float, within: float) -> str | None:
+    """What is wrong with a number, without giving the right one away; None if it is near enough."""
+    return None if abs(answer - right) < within else f"{answer:.4g} is too {'large' if answer > right else 'small'}"
+
+
 def embedding_share(answer: float) -> None:
     """00: the share of the 3-layer student's parameters that are word embeddings."""
 
@@ -129,7 +134,7 @@ def mcnemar(answer: float) -> None:
             return "that counts one direction; a split as uneven the other way is as unlikely, so p is twice that"
         if abs(p - stats.binomtest(30, 1000, 0.5).pvalue) < 1e-4:
             return "rows on which both agree toss no coin: 44 are left, not 1,000"
-        return None if abs(p - right) < 1e-4 else f"{p:.4f} is too {'large' if p > right else 'small'}"
+        return _off(p, right, 1e-4)
 
     _judge(answer, judge)
 
@@ -171,9 +176,7 @@ def dollars_saved(answer: float) -> None:
             return "that is for one million sentences; there are fifty"
         if abs(dollars - 50e6 * 0.6 / 1000 / 3600 * 0.20) < 0.01:
             return "that is what the student costs; take it from what the teacher costs"
-        return (
-            None if abs(dollars - right) < 0.05 else f"{dollars:.2f} is too {'large' if dollars > right else 'small'}"
-        )
+        return _off(dollars, right, 0.05)
 
     _judge(answer, judge)
 

@@ -42,7 +42,7 @@ class _LogitsOnly(nn.Module):
         self.model = model
 
     def forward(self, input_ids, attention_mask):
-        # [batch, 1, length, length], 0 or minus infinity: what ONNX's own attention operator adds to the scores
+        # [batch, 1, length, length], 0 or the lowest number: what ONNX's own attention operator adds to the scores
         hidden = (1 - attention_mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
         mask = hidden.expand(-1, -1, input_ids.shape[1], -1)
         return self.model(input_ids=input_ids, attention_mask=mask).logits
