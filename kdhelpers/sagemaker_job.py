@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from kdhelpers import arguments, data, models
+from kdhelpers import arguments, data, ladder, models
 from kdhelpers.console import unknown_argument
 from kdhelpers.errors import UserError
+from kdhelpers.recipes import MOVIE_SNIPPETS
 from kdhelpers.train import RunSettings
 
 PROJECT_TAG = ("project", "distilling-bert")
@@ -33,9 +34,9 @@ IMAGE_TAG = "2.9.0-transformers5.3.0-gpu-py312-cu130-ubuntu22.04"
 PRICES = {"ml.g4dn.xlarge": 0.74, "ml.g6.xlarge": 1.13, "ml.g5.xlarge": 1.41}
 PRICES_OF = "November 2026, us-east-1"
 
-# Sustained teraflops in such small models. Measured: two CPU cores with bf16 (0.27). The GPUs' are a tenth of what
-# their data sheets promise, a guess on the safe side.
-TERAFLOPS = {"ml.g4dn.xlarge": 6.5, "ml.g6.xlarge": 6.0, "ml.g5.xlarge": 7.0}
+# How many times as fast as the two cores that recorded the ladder: a guess on the safe side until your own job has run.
+# (A tenth of the teraflops on these GPUs' data sheets, 60 to 70, over the 0.2 to 0.5 that the ladder's student gets.)
+TIMES_THE_LADDER = {"ml.g4dn.xlarge": 12, "ml.g6.xlarge": 12, "ml.g5.xlarge": 14}
 START_UP_MINUTES = 5  # finding a machine, pulling the image, loading the data; counted as if it were billed
 
 # Of each named recipe: rows, labelled rows, word pieces a row, parameters of teacher and student without embeddings.
@@ -444,17 +445,35 @@ def check(plan: JobPlan) -> dict:
 # --- time and money -------------------------------------------------------------------------------------------
 
 
-def expected_minutes(plan: JobPlan) -> float | None:
-    """Minutes from start to end, by arithmetic; None where the recipe's or the machine's numbers are not known."""
+def training_speed(instance: str) -> float:
+    """Operations a second: what the recorded ladder's distilled student took on two cores, times the instance's factor.
+
+    A training step takes 6 operations a parameter and word piece (Kaplan et al. 2020, table 1), a forward pass 2.
+    """
+    runs = ladder.recorded()
+    runs = runs[runs.rung == "+ logits on all texts"]
+    _, _, pieces, _, student = WORK["movie-snippets"]
+    operations = 6 * student * pieces * MOVIE_SNIPPETS.batch_size * runs.steps.sum()
+    return TIMES_THE_LADDER[instance] * operations / runs.seconds.sum()
+
+
+def training_minutes(plan: JobPlan) -> float | None:
+    """Minutes of work once the machine is up; None where the recipe's or the machine's numbers are not known."""
     settings = run_settings(plan)
     recipe = settings.recipe
-    if recipe.name not in WORK or plan.instance not in TERAFLOPS:
+    if recipe.name not in WORK or plan.instance not in TIMES_THE_LADDER:
         return None
     rows, labelled, pieces, teacher, student = WORK[recipe.name]
     row_passes = 6 * student * recipe.epochs * rows * (2 if settings.control else 1) + 2 * teacher * rows
     if recipe.teacher == models.EMBEDDED_BACKBONE:
         row_passes += 6 * teacher * recipe.teacher_epochs * labelled
-    return START_UP_MINUTES + pieces * row_passes / (1e12 * TERAFLOPS[plan.instance]) / 60
+    return pieces * row_passes / training_speed(plan.instance) / 60
+
+
+def expected_minutes(plan: JobPlan) -> float | None:
+    """Minutes that are billed, start-up counted; None where they are not known."""
+    minutes = training_minutes(plan)
+    return None if minutes is None else START_UP_MINUTES + minutes
 
 
 def hourly_price(plan: JobPlan) -> float | None:
@@ -490,7 +509,10 @@ def plan_lines(plan: JobPlan) -> list[str]:
     if minutes is None:
         time = "not known for these models or this machine; the limit bounds it"
     else:
-        time = f"about {minutes:.0f} minutes, {START_UP_MINUTES} of them start-up (arithmetic, not measured)"
+        time = (
+            f"about {math.ceil(minutes)} minutes: {START_UP_MINUTES} to start up, the rest from the recorded ladder, "
+            f"{TIMES_THE_LADDER[plan.instance]} times as fast here by our guess"
+        )
     if price is None:
         cost = f"the price of {plan.instance} is not in the table: give --price"
     else:

@@ -24,7 +24,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from moto.sagemaker.models import sagemaker_backends
 
-from kdhelpers import data, fitting, inference, models, train
+from kdhelpers import data, fitting, inference, ladder, models, train
 from kdhelpers import sagemaker_cloud as cloud
 from kdhelpers import sagemaker_job as job
 from kdhelpers import sagemaker_rehearse as rehearsal
@@ -126,6 +126,16 @@ def test_a_plan_says_what_it_costs_at_most(plan):
     short = job.JobPlan({"recipe": "sst2", "epochs": 1})
     long = job.JobPlan({"recipe": "sst2", "epochs": 3})
     assert job.START_UP_MINUTES < job.expected_minutes(short) < job.expected_minutes(long) < 30
+
+
+def test_expected_minutes_are_the_ladders_seconds_scaled(monkeypatch):
+    plan = job.JobPlan({"recipe": "movie-snippets"})
+    before, runs = job.training_minutes(plan), ladder.recorded()
+    student = runs[runs.rung == "+ logits on all texts"].seconds.mean() / 60
+    at_home = before * job.TIMES_THE_LADDER[plan.instance]
+    assert 2 * student < at_home < 4 * student  # control and student, and the teacher's fine-tuning and logits
+    monkeypatch.setattr(ladder, "recorded", lambda: runs.assign(seconds=2 * runs.seconds))
+    assert job.training_minutes(plan) == pytest.approx(2 * before)
 
 
 def test_command_line_and_hyperparameters_are_two_spellings_of_one_thing():
