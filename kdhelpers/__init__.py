@@ -6,7 +6,7 @@ Modules are loaded when they are first used, so that `kd.losses` does not wait f
 import importlib
 import importlib.util
 
-__version__ = "0.2.0"  # part of every cache's key: raise it when the same settings train another model
+__version__ = "0.3.0"  # part of every cache's key: raise it when the same settings train another model
 
 _FUNCTIONS = {"doctor": "machine", "compare": "card", "prepare": "workshop", "show": "plots"}
 

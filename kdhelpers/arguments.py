@@ -62,7 +62,9 @@ class DistillArguments:
     teacher_learning_rate: float | None = HfArg(default=None, help="Peak learning rate of a bare teacher.")
     max_length: int | None = HfArg(default=None, help="Longest input in word pieces.")
     train_embeddings: bool | None = HfArg(default=None, help="Train the word embeddings too (default: frozen).")
-    dropout: float | None = HfArg(default=None, help="Dropout in training, of every model trained here.")
+    dropout: float | None = HfArg(
+        default=None, help="Dropout in training, of control and student; a teacher keeps its own."
+    )
     drop_leaks: bool | None = HfArg(default=None, help="Leave out training rows that stand in validation or test.")
     rows: int | None = HfArg(
         default=None, help="Train on this many rows only, and score on as small a share: to rehearse a run."

@@ -220,7 +220,7 @@ def steps_per_epoch(rows: int, batch_size: int, options: dict | None = None) -> 
 
 
 def ready_to_train(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
-    """Dropout and frozen word embeddings as the recipe says, for teacher, control and student alike."""
+    """Dropout and frozen word embeddings as the recipe says, for control and student alike."""
     if recipe.dropout is not None:
         models.set_dropout(model, recipe.dropout)
     return model if recipe.train_embeddings else models.freeze_word_embeddings(model)

@@ -39,7 +39,7 @@ class Rung:
     texts: int | None = None  # unlabelled texts beside the labelled rows; None: all
     layers: int = 3
     states: str = "none"
-    epochs: float = 2  # of the largest set of rows: every rung takes as many steps as that makes
+    epochs: float = MOVIE_SNIPPETS.epochs  # of the largest set of rows: every rung takes as many steps as that makes
 
 
 WHAT_HELPS = (

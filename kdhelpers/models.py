@@ -251,8 +251,8 @@ def freeze_word_embeddings(model: PreTrainedModel) -> PreTrainedModel:
 def set_dropout(model: PreTrainedModel, probability: float) -> PreTrainedModel:
     """Set every dropout of a model for this training; its config, and so what it is saved with, stays as it is.
 
-    Drawing its random numbers is a sixth of a step on a CPU, and in trainings as short as ours (a few epochs, the
-    best checkpoint kept) we saw no loss of validation accuracy without it.
+    Drawing its random numbers is a sixth of a step on a CPU, and in trainings of students as short as ours (a few
+    epochs, the best checkpoint kept) we saw no loss of validation accuracy without it.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):

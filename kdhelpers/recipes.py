@@ -28,7 +28,7 @@ class Recipe:
     temperature: float = 2.0
     warmup: float = 0.1  # share of all optimizer steps
     train_embeddings: bool = False
-    dropout: float | None = None  # of all that is trained; None: as the model comes
+    dropout: float | None = None  # of the students; None: as the model comes. A teacher always keeps its own
     drop_leaks: bool = False  # leave out training rows that stand in validation or test too
 
 
@@ -36,8 +36,10 @@ MOVIE_SNIPPETS = Recipe(
     name="movie-snippets",
     data="movie-snippets",
     teacher="minilm-l6-h384",
+    teacher_epochs=4,
+    teacher_learning_rate=1e-4,
     student_layers=3,
-    epochs=2,
+    epochs=3,
     learning_rate=3e-4,
     temperature=4.0,
     dropout=0.0,

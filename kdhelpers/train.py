@@ -106,7 +106,6 @@ def finetune_teacher(
         recipe.batch_size,
         recipe.warmup,
         recipe.train_embeddings,
-        recipe.dropout,
         settings.seed,
         precision,
         __version__,
@@ -133,7 +132,7 @@ def finetune_teacher(
         precision=precision,
         has_validation=validation is not None,
     )
-    fitting.ready_to_train(backbone.model, recipe)
+    fitting.ready_to_train(backbone.model, dataclasses.replace(recipe, dropout=None))  # 2,000 labels are few: keep it
     set_seed(settings.seed)
     result = fitting.fit(
         "teacher", backbone.model, labelled, validation, tokenizer, arguments,

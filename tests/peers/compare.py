@@ -222,7 +222,7 @@ def main() -> int:
     """Compare, print the table and write peers.json; the exit code is 2 where the reader has something to mend."""
     parser = argparse.ArgumentParser(prog="python -m tests.peers.compare", description=__doc__)
     parser.add_argument("--rows", type=int, help="train on so many rows only, to try the script (default: all)")
-    parser.add_argument("--epochs", type=int, default=2, help="passes over them (default 2)")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over them (default 3)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 42 on (default 1)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads for every way")
     parser.add_argument("--folder", default="runs/peers", help="where everything is written (default runs/peers)")
