@@ -34,9 +34,9 @@ IMAGE_TAG = "2.9.0-transformers5.3.0-gpu-py312-cu130-ubuntu22.04"
 PRICES = {"ml.g4dn.xlarge": 0.74, "ml.g6.xlarge": 1.13, "ml.g5.xlarge": 1.41}
 PRICES_OF = "November 2026, us-east-1"
 
-# How many times as fast as the two cores that recorded the ladder: a guess on the safe side until your own job has run.
-# (A tenth of the teraflops on these GPUs' data sheets, 60 to 70, over the 0.2 to 0.5 that the ladder's student gets.)
-TIMES_THE_LADDER = {"ml.g4dn.xlarge": 12, "ml.g6.xlarge": 12, "ml.g5.xlarge": 14}
+# How many times as fast as the one core that recorded the ladder: a guess on the safe side until your own job has run.
+# (Less than a tenth of the teraflops on these GPUs' data sheets, 60 to 70, over the 0.2 of the ladder's student.)
+TIMES_THE_LADDER = {"ml.g4dn.xlarge": 24, "ml.g6.xlarge": 24, "ml.g5.xlarge": 28}
 START_UP_MINUTES = 5  # finding a machine, pulling the image, loading the data; counted as if it were billed
 
 # Of each named recipe: rows, labelled rows, word pieces a row, parameters of teacher and student without embeddings.
@@ -446,7 +446,7 @@ def check(plan: JobPlan) -> dict:
 
 
 def training_speed(instance: str) -> float:
-    """Operations a second: what the recorded ladder's distilled student took on two cores, times the instance's factor.
+    """Operations a second: what the recorded ladder's distilled student took on a core, times the instance's factor.
 
     A training step takes 6 operations a parameter and word piece (Kaplan et al. 2020, table 1), a forward pass 2.
     """
