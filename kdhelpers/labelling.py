@@ -97,6 +97,10 @@ def label(settings: train.RunSettings, shard_rows: int, rank: int, world: int, o
     if rank == 0 and join_shards(len(table), shards_folder, output / name, shard_rows):
         log.info("all %d rows are labelled, for every later distill with this teacher", len(table))
         return True
+    if rank == 0:
+        log.info(
+            "not joined: shards are missing in %s; when all are there, run this once more by itself", shards_folder
+        )
     return False
 
 

@@ -41,6 +41,7 @@ def test_two_processes_label_what_one_would_and_distill_reads_it(options, tmp_pa
     done = subprocess.run([*torchrun, "--shard-rows", "16", *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("4 shards labelled") + done.stdout.count("3 shards labelled") == 2
+    assert "rows are labelled" in done.stdout, done.stdout + done.stderr[-2000:]
     (shared,) = columns(cache)
     assert main(["distill", *options, "--no-control", "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
     assert "rows: from the cache" in capsys.readouterr().out
