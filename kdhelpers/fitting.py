@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
     DataCollatorWithPadding,
@@ -52,6 +53,11 @@ def choose_precision(precision: str) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     fast_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return "bf16" if fast_bf16 and not torch.backends.mps.is_available() else "fp32"
+
+
+def processes() -> PartialState:
+    """The processes that torchrun started, to wait for one another; on a CPU accelerate sees one unless it is told."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def length_grouping(on: bool = True) -> dict:

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from datasets import Dataset
 
 from kdhelpers import arguments, checks, data, fitting, models, train
@@ -93,7 +92,7 @@ def label(settings: train.RunSettings, shard_rows: int, rank: int, world: int, o
         table, teacher, tokenizer, shards_folder, shard_rows=shard_rows, rank=rank, world=world, bf16=bf16
     )
     log.info("process %d of %d: %d shards labelled, the others were there or are another's", rank + 1, world, done)
-    PartialState().wait_for_everyone()
+    fitting.processes().wait_for_everyone()
     if rank == 0 and join_shards(len(table), shards_folder, output / name, shard_rows):
         log.info("all %d rows are labelled, for every later distill with this teacher", len(table))
         return True

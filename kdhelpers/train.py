@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, set_seed
 
@@ -132,7 +131,8 @@ def finetune_teacher(
         precision=precision,
         has_validation=validation is not None,
     )
-    fitting.ready_to_train(backbone.model, dataclasses.replace(recipe, dropout=None))  # 2,000 labels are few: keep it
+    # the labels are few: a teacher keeps the dropout that it came with
+    fitting.ready_to_train(backbone.model, dataclasses.replace(recipe, dropout=None))
     set_seed(settings.seed)
     result = fitting.fit(
         "teacher", backbone.model, labelled, validation, tokenizer, arguments,
@@ -223,7 +223,7 @@ def distill(settings: RunSettings) -> dict:
     UserError for what the reader can mend, before anything is trained where that can be known.
     """
     check_settings(settings)
-    with PartialState().main_process_first():  # under torchrun one process clears, the others find it cleared
+    with fitting.processes().main_process_first():  # under torchrun one process clears, the others find it cleared
         wanted = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("resume", "overwrite")}
         work = prepare_output(settings.output, wanted, settings.overwrite, settings.resume)
     with log_file(work / "run.log"):
@@ -239,7 +239,7 @@ def _distill(settings: RunSettings, work: Path) -> dict:
     log.info("recipe %s, seed %d, precision %s", recipe.name, settings.seed, precision)
 
     known_names = models.label_names_of(recipe.teacher)
-    with PartialState().main_process_first():
+    with fitting.processes().main_process_first():
         rows = load_rows(settings, known_names)
     for note in rows.notes:
         log.info("%s", note)
@@ -275,7 +275,7 @@ def _distill(settings: RunSettings, work: Path) -> dict:
 
     logits_seconds = 0.0
     if recipe.alpha < 1 and not settings.live_teacher:
-        with PartialState().main_process_first():
+        with fitting.processes().main_process_first():
             splits["train"], logits_seconds = add_teacher_logits(
                 splits["train"], teacher, tokenizer, bf16=precision == "bf16"
             )
@@ -339,7 +339,7 @@ def distill_seeds(settings: RunSettings, seeds: int) -> dict:
 
 def device_for_inference() -> torch.device:
     """This process's accelerator, else the CPU."""
-    return PartialState().device
+    return fitting.processes().device
 
 
 def score(settings, rows, test, tokenizer, fits, label_names, logits_seconds, work) -> dict:

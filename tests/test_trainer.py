@@ -374,6 +374,28 @@ def test_trap_19_two_processes_are_one_with_the_same_global_batch(rows, tokenize
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+WAITING_SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from kdhelpers import fitting
+mark = Path(sys.argv[1], "mark")
+with fitting.processes().main_process_first():
+    if os.environ["RANK"] == "0":
+        time.sleep(2)
+        mark.touch()
+    assert mark.is_file(), "did not wait"
+"""
+
+
+def test_processes_on_a_cpu_wait_for_the_first(tmp_path):
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING_SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *launcher, str(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_precision_options_are_trainers_own(tmp_path):
     for precision in ("bf16", "fp32"):
         made = fitting.training_arguments(
