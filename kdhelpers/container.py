@@ -42,7 +42,7 @@ def run(argv: list[str], environment: dict[str, str]) -> None:
     settings = dataclasses.replace(settings, output=output, checkpoints=None, resume=unfinished.is_file())
     if is_main():
         start_console()
-    with fitting.processes().main_process_first():
+    with fitting.first_process_first():
         os.environ["KD_HOME"] = str(prepare_cache(output.parent, environment))
     if not (output / "metrics.json").is_file():  # it is there when the interruption came at the very end
         metrics = train.distill(settings)

@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def choose_precision(precision: str) -> str:
 def processes() -> PartialState:
     """The processes that torchrun started, to wait for one another; on a CPU accelerate sees one unless it is told."""
     return PartialState(cpu=not torch.accelerator.is_available())
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """As accelerate's main_process_first, but after an error, too, the others go on: they meet it themselves."""
+    state = processes()
+    if not state.is_main_process:
+        state.wait_for_everyone()
+    try:
+        yield
+    finally:
+        if state.is_main_process:
+            state.wait_for_everyone()
 
 
 def length_grouping(on: bool = True) -> dict:

@@ -223,7 +223,7 @@ def distill(settings: RunSettings) -> dict:
     UserError for what the reader can mend, before anything is trained where that can be known.
     """
     check_settings(settings)
-    with fitting.processes().main_process_first():  # under torchrun one process clears, the others find it cleared
+    with fitting.first_process_first():  # under torchrun one process clears, the others find it cleared
         wanted = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("resume", "overwrite")}
         work = prepare_output(settings.output, wanted, settings.overwrite, settings.resume)
     with log_file(work / "run.log"):
@@ -239,7 +239,7 @@ def _distill(settings: RunSettings, work: Path) -> dict:
     log.info("recipe %s, seed %d, precision %s", recipe.name, settings.seed, precision)
 
     known_names = models.label_names_of(recipe.teacher)
-    with fitting.processes().main_process_first():
+    with fitting.first_process_first():
         rows = load_rows(settings, known_names)
     for note in rows.notes:
         log.info("%s", note)
@@ -275,7 +275,7 @@ def _distill(settings: RunSettings, work: Path) -> dict:
 
     logits_seconds = 0.0
     if recipe.alpha < 1 and not settings.live_teacher:
-        with fitting.processes().main_process_first():
+        with fitting.first_process_first():
             splits["train"], logits_seconds = add_teacher_logits(
                 splits["train"], teacher, tokenizer, bf16=precision == "bf16"
             )

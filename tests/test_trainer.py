@@ -379,7 +379,7 @@ import os, sys, time
 from pathlib import Path
 from kdhelpers import fitting
 mark = Path(sys.argv[1], "mark")
-with fitting.processes().main_process_first():
+with fitting.first_process_first():
     if os.environ["RANK"] == "0":
         time.sleep(2)
         mark.touch()
@@ -394,6 +394,16 @@ def test_processes_on_a_cpu_wait_for_the_first(tmp_path):
     command = [sys.executable, *launcher, str(script), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_processes_meet_a_users_mistake_without_a_traceback(tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kdhelpers"]
+    options = ["distill", "--train", "nowhere.csv", "--validation", "nowhere.csv", "--test", "nowhere.csv"]
+    options += ["--output", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, *launcher, *options], capture_output=True, text=True, timeout=120)
+    said = done.stdout + done.stderr
+    assert "error: no file nowhere.csv" in said
+    assert "[rank" not in said  # what torch puts before every line of a process's traceback
 
 
 def test_precision_options_are_trainers_own(tmp_path):
