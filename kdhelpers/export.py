@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from kdhelpers import checks, data, files, models, predict
 from kdhelpers.console import Parser
@@ -34,6 +34,29 @@ PROBE = (
 )
 
 
+# What stands right behind the last layer's attention, by family: from there on a classifier needs [CLS] alone.
+AFTER_ATTENTION = {"bert": "attention.output", "distilbert": "sa_layer_norm"}
+
+
+def _onnx_attention(module, query, key, value, attention_mask, scaling=None, **_):
+    """Attention as ONNX's own operator, which splits the heads itself: no transposing around it.
+
+    query, key, value: [batch, heads, length, width]; gives back [batch, length, heads, width], as transformers asks.
+    """
+    heads = query.shape[1]
+    joined = (states.transpose(1, 2).flatten(2) for states in (query, key, value))
+    output, *_ = torch.onnx.ops.attention(*joined, attention_mask, q_num_heads=heads, kv_num_heads=heads, scale=scaling)
+    return output.unflatten(2, (heads, -1)), None
+
+
+AttentionInterface.register("onnx", _onnx_attention)
+
+
+def _first_token(module: nn.Module, inputs: tuple) -> tuple:
+    """A forward pre-hook: [batch, length, width] to [batch, 1, width], the place of [CLS]."""
+    return tuple(states[:, :1] for states in inputs)
+
+
 class _LogitsOnly(nn.Module):
     """A classifier that takes two tensors and gives back one, as ONNX wants it."""
 
@@ -42,9 +65,8 @@ class _LogitsOnly(nn.Module):
         self.model = model
 
     def forward(self, input_ids, attention_mask):
-        # [batch, 1, length, length], 0 or the lowest number: what ONNX's own attention operator adds to the scores
-        hidden = (1 - attention_mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
-        mask = hidden.expand(-1, -1, input_ids.shape[1], -1)
+        # [batch, 1, length, length], true where a piece may be read: the shape that ONNX's attention operator takes
+        mask = attention_mask.bool()[:, None, None, :].expand(-1, -1, input_ids.shape[1], -1)
         return self.model(input_ids=input_ids, attention_mask=mask).logits
 
 
@@ -151,29 +173,33 @@ def trim_vocabulary(model: PreTrainedModel, tokenizer, texts: list[str]) -> tupl
 
 
 def to_onnx(model: PreTrainedModel, path: Path) -> None:
-    """Write a classifier as one ONNX file, batch size and length left free."""
+    """Write a classifier as one ONNX file, batch size and length left free.
+
+    The last layer is computed for [CLS] only, wherever its other rows would be thrown away: the same logits.
+    """
     ids = torch.tensor([[101, 2023, 102], [101, 2003, 102]]) % model.config.vocab_size
     free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    attention = model.config._attn_implementation
+    attention, hooks = model.config._attn_implementation, contextlib.ExitStack()
+    if name := AFTER_ATTENTION.get(model.config.model_type):
+        module = models.encoder_layers(model)[-1].get_submodule(name)
+        hooks.callback(module.register_forward_pre_hook(_first_token).remove)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter thinks aloud
+    with hooks, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter thinks aloud
         warnings.simplefilter("ignore")
-        model.set_attn_implementation("sdpa")  # one operator for all of attention, a tenth of the time at batch 1
-        try:
-            torch.onnx.export(
-                _LogitsOnly(model).eval(),
-                (ids, torch.ones_like(ids)),
-                str(path),
-                input_names=["input_ids", "attention_mask"],
-                output_names=["logits"],
-                dynamic_shapes={"input_ids": free, "attention_mask": free},
-                dynamo=True,
-                opset_version=23,  # the first that has this operator
-                external_data=False,
-                verbose=False,
-            )
-        finally:
-            model.set_attn_implementation(attention)
+        model.set_attn_implementation("onnx")
+        hooks.callback(model.set_attn_implementation, attention)
+        torch.onnx.export(
+            _LogitsOnly(model).eval(),
+            (ids, torch.ones_like(ids)),
+            str(path),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={"input_ids": free, "attention_mask": free},
+            dynamo=True,
+            opset_version=23,  # the first that has the attention operator
+            external_data=False,
+            verbose=False,
+        )
 
 
 def quantize(source: Path, target: Path) -> None:

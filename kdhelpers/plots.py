@@ -276,9 +276,10 @@ def ladder(summary, runs) -> Figure:
         mean = 100 * summary.loc["teacher", "mean"]
         axis.axvline(mean, color=COLOURS["teacher"], linestyle="--")
         axis.annotate(
-            f"teacher {mean:.1f}", (mean, len(names) - 0.45), color=COLOURS["teacher"], ha="center", fontsize=9
-        )
-    axis.set_ylim(-0.6, len(names) - 0.1)
+            f"teacher {mean:.1f}", (mean, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            textcoords="offset points", color=COLOURS["teacher"], ha="center", fontsize=9,
+        )  # fmt: skip
+    axis.set_ylim(-0.6, len(names) - 0.4)
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     axis.set_xlabel("test accuracy (%)")
     return figure

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -96,6 +98,25 @@ def test_distilbert_too(tmp_path):
     torch.manual_seed(0)
     folder = save_model(tmp_path / "student", models.set_labels(tiny_distilbert(), NAMES), tiny_tokenizer())
     assert export.export(str(folder), tmp_path / "out")["largest_logit_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("make", [trained_tiny_teacher, tiny_distilbert])
+def test_the_last_layer_is_computed_for_the_first_token_only(make, tmp_path, monkeypatch):
+    """The same logits as from the whole layer, and the model that came in stays as it was."""
+    model = make().eval()
+    attention, slices, logits = model.config._attn_implementation, {}, {}
+    batch = {"input_ids": np.array([[2, 7, 9, 3], [2, 8, 3, 0]]), "attention_mask": np.array([[1] * 4, [1, 1, 1, 0]])}
+    for name, table in (("short", export.AFTER_ATTENTION), ("whole", {})):
+        monkeypatch.setattr(export, "AFTER_ATTENTION", table)
+        path = tmp_path / f"{name}.onnx"
+        export.to_onnx(model, path)
+        slices[name] = sum(node.op_type == "Slice" for node in onnx.load(path).graph.node)
+        logits[name] = onnxruntime.InferenceSession(path).run(None, batch)[0]
+    assert np.abs(logits["short"] - logits["whole"]).max() < 1e-5
+    assert slices["short"] > slices["whole"]
+    assert model.config._attn_implementation == attention
+    states = model.base_model(torch.as_tensor(batch["input_ids"])).last_hidden_state
+    assert states.shape[1] == 4, "the hook is gone"
 
 
 def test_a_failed_export_leaves_nothing(student, tmp_path, monkeypatch):
