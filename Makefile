@@ -53,7 +53,9 @@ small: $(READY)  ## a 2-layer student in int8: train, export, measure beside the
 	$(RUN) kdhelpers export runs/small/student --format onnx-int8 --output runs/small/int8 --overwrite
 	$(RUN) kdhelpers export runs/small/student --format onnx-int8 --vocabulary-of movie-snippets \
 		--output runs/small/int8-trimmed --overwrite
-	$(RUN) kdhelpers benchmark inference runs/small --figure images/latency.png
+	$(RUN) kdhelpers benchmark inference runs/small --threads 1
+	$(RUN) kdhelpers benchmark inference runs/small --output runs/small/latency.json \
+		--figure images/latency.png
 
 figures: ladder small  ## draw the README's figures anew
 	$(RUN) kdhelpers distill --overwrite

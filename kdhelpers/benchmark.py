@@ -181,7 +181,7 @@ def inference_lines(timings: list[latency.Timing], threads: int, price: float | 
             body[-1].append(f"${dollars:.2f}")
     head += ["a million"] if price else []
     notes = [
-        f"One sentence at a time, {threads} threads; 'with tokens' is p50 with the tokeniser's time;",
+        f"One sentence at a time, threads: {threads}; 'with tokens' is p50 with the tokeniser's time;",
         f"'a second' is at batch {latency.BATCH}, tokeniser included.",
         "Ratios are against the first row: medians over the same sentences, with 95 % bootstrap intervals.",
     ]

@@ -1,10 +1,21 @@
 """The comparison with other packages: its table and its pins. The comparison itself is run by hand."""
 
-from tests.peers.compare import REQUIREMENTS, ROOT, result_lines
+import dataclasses
+import json
+
+from tests.peers.compare import REQUIREMENTS, ROOT, kept, result_lines
+from tests.peers.task import Task
 
 
 def way(name: str, accuracy: float, seconds: float, patches: list[str]) -> dict:
-    return {"name": name, "test_accuracy": accuracy, "seconds": seconds, "patches": patches, "paired": "close"}
+    return {
+        "name": name,
+        "ours": name.startswith("ours"),
+        "test_accuracy": accuracy,
+        "seconds": seconds,
+        "patches": patches,
+        "paired": ["close"],
+    }
 
 
 def test_table_says_how_ours_does_and_what_was_patched():
@@ -20,6 +31,7 @@ def test_table_says_how_ours_does_and_what_was_patched():
         "versions": ["textbrewer==0.2.1.post1"],
         "ways": [
             way("ours", 0.83, 50.0, []),
+            way("ours, frozen", 0.82, 40.0, []),
             way("TextBrewer", 0.83, 200.0, ["a", "b"]),
             way("torchdistill", 0.84, 100.0, ["b", "c"]),
         ],
@@ -28,9 +40,23 @@ def test_table_says_how_ours_does_and_what_was_patched():
     assert "TextBrewer      83.0 %       200.0          4.0x     1, 2" in lines
     assert "torchdistill    84.0 %       100.0          2.0x     2, 3" in lines
     assert "patch 3: c" in lines
+    assert "faster than ours" not in lines
     assert "faster than TextBrewer: yes (+0.0 points, 4.0x)" in lines
     assert "faster than torchdistill: NO (-1.0 points, 2.0x)" in lines
     assert "of 1 seed." in lines
+
+
+def test_only_a_training_of_the_same_settings_is_kept(tmp_path):
+    task = Task("kit", 8070, "abc", str(tmp_path), "all", 3, 32, 3e-4, 4.0, 0.1, seed=42)
+    assert kept(task, threads=2) is None, "nothing there"
+    (tmp_path / "task.json").write_text(json.dumps(dataclasses.asdict(task)))
+    (tmp_path / "result.json").write_text(json.dumps({"seconds": 5.0, "threads": 2}))
+    assert kept(task, threads=2) is None, "no student"
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "model.safetensors").touch()
+    assert kept(task, threads=2)["seconds"] == 5.0
+    assert kept(task, threads=1) is None
+    assert kept(dataclasses.replace(task, rows=3000), threads=2) is None
 
 
 def test_both_environments_have_the_same_torch_and_transformers():

@@ -40,7 +40,8 @@ class Way:
 
 
 WAYS = (
-    Way("ours", "run_ours", ours=True),
+    Way("ours", "run_ours", "all", ours=True),
+    Way("ours, word embeddings frozen", "run_ours", "frozen", ours=True),
     Way("TextBrewer", "run_textbrewer", "live"),
     Way("TextBrewer, logits cached", "run_textbrewer", "cached"),
     Way("torchdistill", "run_torchdistill", "fp32"),
@@ -84,6 +85,18 @@ def write_kit(kit: workshop.Prepared, rows: int | None, folder: Path) -> int:
     return len(train_rows)
 
 
+def kept(task: Task, threads: int) -> dict | None:
+    """What an earlier training of the very same task reported, if its student is still there."""
+    output = Path(task.output)
+    try:
+        same = json.loads((output / "task.json").read_text(encoding="utf-8")) == dataclasses.asdict(task)
+        facts = json.loads((output / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    there = (output / "student" / "model.safetensors").is_file()
+    return facts if same and there and facts["threads"] == threads else None
+
+
 def run(way: Way, task: Task, python: Path, threads: int) -> dict:
     """Train in a process of its own, on the CPU; gives back what the way reports. Raises UserError if it fails."""
     output = Path(task.output)
@@ -117,7 +130,8 @@ def answers(folder: Path | str, kit: workshop.Prepared) -> np.ndarray:
 
 def result_lines(result: dict) -> list[str]:
     """The table, what had to be patched, and how ours does against each peer."""
-    ours, *peers = result["ways"]
+    ours = result["ways"][0]
+    peers = [way for way in result["ways"] if not way["ours"]]
     notes = list(dict.fromkeys(patch for way in peers for patch in way["patches"]))
     body = [
         [
@@ -147,17 +161,19 @@ def result_lines(result: dict) -> list[str]:
         lines.append(
             f"No less accurate and 3 times faster than {way['name']}: {held} ({points:+.1f} points, {faster:.1f}x)"
         )
-        lines.append(f"  seed {result['seeds'][0]}: {way['paired']}")
+        lines += [f"  seed {seed}: {text}" for seed, text in zip(result["seeds"], way["paired"], strict=True)]
     return lines
 
 
-def train_all(ways: list[Way], seeds: list[int], kit: workshop.Prepared, folder: Path, python: Path, options) -> dict:
+def train_all(ways, seeds: list[int], kit: workshop.Prepared, rows: int, folder: Path, python: Path, options) -> dict:
     """Train every way with every seed, one after the other; what each reports, with its answers on the test rows."""
     runs = {way.name: [] for way in ways}
     for seed in seeds:
         for way in ways:
             task = Task(
                 kit=str(folder / "kit"),
+                rows=rows,
+                teacher=models.weights_fingerprint(kit.teacher),
                 output=str(folder / f"{way.folder}-{seed}"),
                 variant=way.variant,
                 epochs=options.epochs,
@@ -167,8 +183,9 @@ def train_all(ways: list[Way], seeds: list[int], kit: workshop.Prepared, folder:
                 warmup=kit.recipe.warmup,
                 seed=seed,
             )
-            say(f"seed {seed}, {way.name}: training")
-            facts = run(way, task, python, options.threads)
+            facts = kept(task, options.threads) if options.keep else None
+            say(f"seed {seed}, {way.name}: {'training' if facts is None else 'kept'}")
+            facts = facts or run(way, task, python, options.threads)
             facts["answers"] = answers(f"{task.output}/student", kit)
             accuracy = float(np.mean(facts["answers"] == kit.labels("test")))
             runs[way.name].append(facts | {"seed": seed, "test_accuracy": accuracy})
@@ -189,15 +206,19 @@ def compare(options: argparse.Namespace) -> dict:
     bf16 = fitting.choose_precision("auto") == "bf16"
     ways = [way for way in WAYS if way.variant != "bf16" or bf16]
     seeds = list(range(42, 42 + options.seeds))
-    runs = train_all(ways, seeds, kit, folder, python, options)
-    labels, first = kit.labels("test"), runs[ways[0].name][0]["answers"]
+    runs = train_all(ways, seeds, kit, rows, folder, python, options)
+    labels, ours = kit.labels("test"), runs[ways[0].name]
     table = [
         {
             "name": way.name,
+            "ours": way.ours,
             "test_accuracy": float(np.mean([facts["test_accuracy"] for facts in runs[way.name]])),
             "seconds": min(facts["seconds"] for facts in runs[way.name]),
             "patches": runs[way.name][0]["patches"],
-            "paired": evaluation.paired(first, runs[way.name][0]["answers"], labels, ways[0].name, way.name).text,
+            "paired": [
+                evaluation.paired(mine["answers"], facts["answers"], labels, ways[0].name, way.name).text
+                for mine, facts in zip(ours, runs[way.name], strict=True)
+            ],
             "runs": [{key: fact for key, fact in facts.items() if key != "answers"} for facts in runs[way.name]],
         }
         for way in ways
@@ -226,6 +247,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 42 on (default 1)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads for every way")
     parser.add_argument("--folder", default="runs/peers", help="where everything is written (default runs/peers)")
+    parser.add_argument(
+        "--keep", action="store_true", help="do not repeat trainings of the same settings that the folder holds"
+    )
     parser.add_argument("--venv", help="the peers' environment (default: venv in that folder)")
     options = parser.parse_args()
     quiet()

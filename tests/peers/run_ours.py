@@ -1,6 +1,7 @@
-"""Our way: cached logits, batches of like length, bf16 where it is fast, frozen word embeddings, no dropout.
+"""Our way: cached logits, batches of like length, bf16 where it is fast, no dropout.
 
-The settings are those of `kdhelpers distill` on the default recipe, without its checkpoints and scores in between.
+The settings are those of `kdhelpers distill` on the default recipe, without its checkpoints and scores in between. Two
+variants: "all" trains all weights, as the peers do (`--train-embeddings`); "frozen" leaves out the word embeddings.
 """
 
 import dataclasses
@@ -31,8 +32,9 @@ def main() -> None:
         warmup=task.warmup,
         alpha=0.0,
         temperature=task.temperature,
+        train_embeddings=task.variant == "all",
     )
-    rows, precision = Dataset.from_list(task.rows()), fitting.choose_precision("auto")
+    rows, precision = Dataset.from_list(task.read_rows()), fitting.choose_precision("auto")
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         rows, logits_seconds = add_teacher_logits(

@@ -42,6 +42,8 @@ class Task:
     """One training: where teacher, student and rows lie, where the result goes, and the settings that all share."""
 
     kit: str
+    rows: int  # how many of them
+    teacher: str  # the fingerprint of its weights
     output: str
     variant: str
     epochs: int
@@ -51,13 +53,13 @@ class Task:
     warmup: float
     seed: int
 
-    def rows(self) -> list[dict]:
+    def read_rows(self) -> list[dict]:
         """The training rows, tokenised, not padded; a row whose label is withheld has the label -100."""
         return json.loads(Path(self.kit, "train.json").read_text(encoding="utf-8"))
 
     def inputs(self) -> list[dict]:
         """The rows as a model reads them. No labels: with soft targets only nothing looks at them."""
-        return [{name: row[name] for name in INPUTS} for row in self.rows()]
+        return [{name: row[name] for name in INPUTS} for row in self.read_rows()]
 
     def steps(self, rows: int) -> int:
         """Optimizer steps of the whole training; the last batch of an epoch may be short."""
