@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from kdhelpers.losses import soft_targets
 
@@ -251,7 +252,9 @@ def accuracy_against_latency(timings) -> Figure:
             textcoords="offset points", ha="center", va="top" if index % 2 else "bottom", fontsize=9,
         )  # fmt: skip
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.margins(0.22, 0.25)
     low, high = axis.get_ylim()
     room = max(0, 8 - (high - low)) / 2  # tenths of a point are noise, and should not look like more
