@@ -273,7 +273,11 @@ def ladder(summary, runs) -> Figure:
         axis.plot(points, [height] * len(points), "o", color=COLOURS["student"], fillstyle="none", markersize=6)
         mean = 100 * summary.loc[name, "mean"]
         axis.plot(mean, height, "D", color="black", markersize=7)
-        axis.annotate(f"{mean:.1f}", (mean, height), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
+        plain = {"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"}  # no line through the number
+        axis.annotate(
+            f"{mean:.1f}", (mean, height), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9,
+            bbox=plain,
+        )  # fmt: skip
     axis.set_yticks(range(len(names)), list(reversed(names)))
     if "teacher" in summary.index:
         mean = 100 * summary.loc["teacher", "mean"]
