@@ -12,7 +12,7 @@ from transformers.hf_argparser import HfArg, string_to_bool
 from kdhelpers import report, train
 from kdhelpers.console import Parser, unknown_argument
 from kdhelpers.errors import UserError
-from kdhelpers.fitting import PRECISIONS
+from kdhelpers.fitting import PRECISIONS, end_processes
 from kdhelpers.recipes import RECIPES, Recipe
 from kdhelpers.states import check_states
 from kdhelpers.train import Files, RunSettings
@@ -198,3 +198,4 @@ def main(argv: list[str]) -> None:
         lines = report.seeds_lines(summary, settings.output) if summary else []
     if lines:  # under torchrun one process speaks
         print(*lines, sep="\n")
+    end_processes()

@@ -53,6 +53,7 @@ def run(argv: list[str], environment: dict[str, str]) -> None:
         shutil.copytree(output, model, dirs_exist_ok=True)
         (model / "code").mkdir(exist_ok=True)
         shutil.copy(Path(__file__).parent / "kdhelpers" / "inference.py", model / "code")
+    fitting.end_processes()
 
 
 def main(argv: list[str]) -> int:

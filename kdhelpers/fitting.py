@@ -61,6 +61,12 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
+def end_processes() -> None:
+    """End what torchrun's processes share, as PyTorch asks before they exit: without it one is aborted now and then."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """As accelerate's main_process_first, but after an error, too, the others go on: they meet it themselves."""

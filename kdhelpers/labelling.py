@@ -121,3 +121,4 @@ def main(argv: list[str]) -> None:
     label(
         settings, options.shard_rows, options.rank, options.world, Path(options.output or data.cache_home() / "logits")
     )
+    fitting.end_processes()

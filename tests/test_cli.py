@@ -385,6 +385,7 @@ def test_ctrl_c_keeps_checkpoints_and_resume_ends_as_if_unbroken(files, teacher,
     # a real signal in a real process, sent the moment the student's first checkpoint is whole
     press = (
         "import os, signal, sys; from kdhelpers import __main__, fitting; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background job ignores it
         "fitting.EpochLines.on_save = lambda lines, *_, **__: "
         "os.kill(os.getpid(), signal.SIGINT) if lines.name == 'student' else None; "
         "sys.exit(__main__.main(sys.argv[1:]))"

@@ -335,7 +335,7 @@ import json, sys
 import torch
 from datasets import load_from_disk
 from transformers import DataCollatorWithPadding, AutoTokenizer, set_seed
-from kdhelpers import models
+from kdhelpers import fitting, models
 from kdhelpers.trainer import DistillationTrainer, DistillationTrainingArguments
 folder, batch_size = sys.argv[1], int(sys.argv[2])
 set_seed(0)
@@ -353,6 +353,7 @@ trainer = DistillationTrainer(
 trainer.train()
 if trainer.is_world_process_zero():
     print(json.dumps([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
+fitting.end_processes()
 """
 
 
