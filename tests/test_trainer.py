@@ -385,6 +385,7 @@ with fitting.first_process_first():
         time.sleep(2)
         mark.touch()
     assert mark.is_file(), "did not wait"
+fitting.end_processes()
 """
 
 
