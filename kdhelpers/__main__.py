@@ -7,16 +7,15 @@ import os
 import sys
 
 from kdhelpers import quiet
-from kdhelpers.console import start_console
+from kdhelpers.cli.parsing import start_console
 from kdhelpers.errors import UserError
 
 USAGE = """usage: python -m kdhelpers COMMAND [options]
 
   distill             distil a teacher into a small student and judge the result
   export              write a student as ONNX, in fp32 or int8
-  ladder              students over seeds, sizes, amounts of text and losses: what helps, and what does not
-  benchmark training  seconds of the article's way of training against ours, switch by switch
-  benchmark inference size, milliseconds and accuracy of models, PyTorch and ONNX side by side
+  ablation            students over seeds, sizes, amounts of text and losses: what helps, and what does not
+  benchmark           size, milliseconds and accuracy of models, PyTorch and ONNX side by side
   sagemaker           plan, check, rehearse, launch, follow and clean up the same run on Amazon SageMaker
   logits              let the teacher label a large corpus once, shared among processes
   doctor              check this machine: versions, memory, caches, Hub and AWS reach
@@ -25,15 +24,8 @@ COMMAND --help says more."""
 
 
 # Each command's module has a `main(argv)`; it is imported when the command is given, since that takes seconds.
-COMMANDS = {
-    "distill": "arguments",
-    "export": "export",
-    "ladder": "ladder",
-    "benchmark": "benchmark",
-    "sagemaker": "sagemaker_commands",
-    "logits": "labelling",
-    "doctor": "machine",
-}
+COMMANDS = ("distill", "export", "ablation", "benchmark", "sagemaker", "logits", "doctor")
+FORMER_NAMES = {"ladder": "ablation"}  # kept for one release, with a hint
 
 
 def disk_is_full(error: BaseException | None) -> bool:
@@ -52,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if argv else 2
+    if argv[0] in FORMER_NAMES:
+        print(f"note: {argv[0]} is now called {FORMER_NAMES[argv[0]]}", file=sys.stderr)
+        argv[0] = FORMER_NAMES[argv[0]]
     if argv[0] not in COMMANDS:
         near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
         print(
@@ -64,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         quiet()
         start_console()
-        importlib.import_module(f"kdhelpers.{COMMANDS[argv[0]]}").main(argv[1:])
+        importlib.import_module(f"kdhelpers.cli.{argv[0]}").main(argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,78 @@
+"""Options that are read strictly, and messages that go to standard output."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable
+
+from kdhelpers.errors import UserError
+from kdhelpers.settings import OPTIONS, dashed, nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without abbreviations, whose errors are a UserError: `output` must not become `output_dir`."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str):
+        """Called by argparse; the base class would print the usage and exit."""
+        raise UserError(message)
+
+    def parse_args(self, args=None, namespace=None):
+        """As argparse's, but an unknown argument is answered with the nearest known one."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise UserError(unknown_argument(unknown[0], options_of(self)))
+        return found
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[str]:
+    """Every option that a parser knows, those of its sub-commands included."""
+    found = []
+    for action in parser._actions:
+        found += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            found += [option for inner in action.choices.values() for option in options_of(inner)]
+    return found
+
+
+def unknown_argument(given: str, known: Iterable[str]) -> str:
+    """The sentence for an argument that nobody knows, with the nearest known one."""
+    name = given.split("=")[0]
+    if not name.startswith("-"):
+        return f"unexpected value {given!r}: every value follows its option, e.g. --temperature 2"
+    near = nearest("--" + name.lstrip("-").replace("_", "-"), known)
+    return f"unknown argument {name}" + (f": did you mean {near}?" if near else ": --help lists what there is")
+
+
+def read_options(argv: list[str]) -> dict[str, str]:
+    """`--name value`, `--name=value`, or `--name` alone for true, to a mapping that `settings_from` takes.
+
+    Raises UserError for a value without an option and an option that is given twice.
+    """
+    found: dict[str, str] = {}
+    rest = list(argv)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise UserError(unknown_argument(name, map(dashed, OPTIONS)))
+        if not equals:
+            alone = not rest or (rest[0].startswith("--"))
+            value = "true" if alone else rest.pop(0)
+        if name[2:] in found:
+            raise UserError(f"{name} is given twice")
+        found[name[2:]] = value
+    return found
+
+
+def start_console() -> None:
+    """Send the package's messages to standard output, plain; under torchrun one process speaks."""
+    from kdhelpers.runtime import is_main
+
+    root = logging.getLogger("kdhelpers")
+    for handler in [h for h in root.handlers if type(h) is logging.StreamHandler]:
+        root.removeHandler(handler)
+    root.addHandler(logging.StreamHandler(sys.stdout))
+    root.setLevel(logging.INFO if is_main() else logging.ERROR)
+    root.propagate = False

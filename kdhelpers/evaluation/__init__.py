@@ -1,0 +1,41 @@
+"""One scoring: metrics with their uncertainty, paired comparisons, the card, the table, and behaviour."""
+
+from kdhelpers.evaluation.behaviour import failure_rates
+from kdhelpers.evaluation.comparison import (
+    NAMES,
+    Card,
+    Comparison,
+    SeedsComparison,
+    compare,
+    gained_and_lost,
+    mcnemar_p,
+    minimum_detectable_effect,
+    over_seeds,
+    paired,
+    paired_over_seeds,
+    score_table,
+)
+from kdhelpers.evaluation.gate import check_teacher
+from kdhelpers.evaluation.metrics import (
+    agreement,
+    bootstrap_interval,
+    compute_metrics,
+    expected_calibration_error,
+    mean_kl,
+    score,
+    wilson_interval,
+)
+from kdhelpers.evaluation.report import (
+    draw_result,
+    result_lines,
+    seeds_lines,
+    write_model_card,
+    write_predictions,
+)
+
+__all__ = [
+    "NAMES", "Card", "Comparison", "SeedsComparison", "agreement", "bootstrap_interval", "check_teacher", "compare",
+    "compute_metrics", "draw_result", "expected_calibration_error", "failure_rates", "gained_and_lost", "mcnemar_p",
+    "mean_kl", "minimum_detectable_effect", "over_seeds", "paired", "paired_over_seeds", "result_lines", "score",
+    "score_table", "seeds_lines", "wilson_interval", "write_model_card", "write_predictions",
+]  # fmt: skip

@@ -1,0 +1,41 @@
+"""Teachers and students: loading them, their labels, layers and tokenizers, and what they answer."""
+
+from kdhelpers.models.inference import predict_logits
+from kdhelpers.models.labels import align_labels, label_names_of, set_labels
+from kdhelpers.models.layers import (
+    count_parameters,
+    cut_layers,
+    encoder_layers,
+    evenly_spaced_layers,
+    freeze_word_embeddings,
+    num_layers,
+    reset_head,
+    set_dropout,
+    student_from_layers,
+)
+from kdhelpers.models.loading import (
+    EMBEDDED_BACKBONE,
+    LoadedModel,
+    hub_revision,
+    load_classifier,
+    load_config,
+    load_tokenizer,
+    locate,
+    weights_fingerprint,
+)
+from kdhelpers.models.tokenizers import (
+    TokenizerReport,
+    cased,
+    compare_tokenizers,
+    rebuilt_tokenizer,
+    require_same_tokenizer,
+    swap_pieces,
+)
+
+__all__ = [
+    "EMBEDDED_BACKBONE", "LoadedModel", "TokenizerReport", "align_labels", "cased", "compare_tokenizers",
+    "count_parameters", "cut_layers", "encoder_layers", "evenly_spaced_layers", "freeze_word_embeddings",
+    "hub_revision", "label_names_of", "load_classifier", "load_config", "load_tokenizer", "locate", "num_layers",
+    "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer", "reset_head", "set_dropout", "set_labels",
+    "student_from_layers", "swap_pieces", "weights_fingerprint",
+]  # fmt: skip

@@ -1,0 +1,45 @@
+"""What a model says to rows of text, in one place for teacher, student and control."""
+
+import inspect
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from kdhelpers import runtime
+
+
+def predict_logits(
+    model: PreTrainedModel,
+    rows: Dataset,
+    tokenizer,
+    machine: runtime.Machine | None = None,
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> np.ndarray:
+    """The model's logits for tokenised rows: float32 [rows, classes], in the rows' own order.
+
+    Rows are read shortest first, so that a batch holds rows of like length and little padding. (Trainer's own
+    `predict` gives them back in that shuffled order when batches are grouped by length, hence this function.)
+    The model is left in the mode it came in. It computes in fp32, or with a `machine` in its precision. `progress` names the bar; None shows none.
+    """
+    accepted = set(inspect.signature(model.forward).parameters) - {"labels"}
+    columns = [name for name in rows.column_names if name in accepted]
+    order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable")
+    table = rows.select_columns(columns).select(order)
+    was_training, device = model.training, model.device
+    parts = []
+    model.eval()
+    with torch.inference_mode(), machine.autocast() if machine else nullcontext():
+        starts = range(0, len(table), batch_size)
+        for start in tqdm(starts, desc=progress, disable=not (progress and runtime.show_progress())):
+            batch = tokenizer.pad(table[start : start + batch_size], return_tensors="pt").to(device)
+            parts.append(model(**batch).logits.float().cpu().numpy())
+    model.train(was_training)
+    logits = np.empty((len(table), model.config.num_labels), dtype=np.float32)
+    logits[order] = np.concatenate(parts)
+    return logits

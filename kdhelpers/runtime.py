@@ -1,0 +1,111 @@
+"""The machine that a run meets: device, precision, processes and progress are decided here, once."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import PartialState
+
+from kdhelpers.errors import UserError
+
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run computes on. `processes` are torchrun's, `rank` is this one's number among them."""
+
+    device: torch.device
+    precision: str  # "bf16", "fp16" or "fp32": autocast's; weights are always fp32
+    rank: int = 0
+    processes: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that writes files and prints."""
+        return self.rank == 0
+
+    def autocast(self):
+        """A context in which matrix products are computed in this precision."""
+        if self.precision == "fp32":
+            return nullcontext()
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return torch.autocast(self.device.type, dtype=kinds[self.precision])
+
+
+def this_machine(precision: str = "auto") -> Machine:
+    """Look at this process's device and at torchrun's variables. Raises UserError for a precision that is none.
+
+    "auto" is what the machine computes fast: bf16 where it has it, fp16 on older NVIDIA GPUs, else fp32.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision == "auto":
+        precision = _fast_precision()
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    return Machine(processes().device, precision, rank, world)
+
+
+def _fast_precision() -> str:
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    fast_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16" if fast_bf16 and not torch.backends.mps.is_available() else "fp32"
+
+
+def attention_options() -> dict[str, str]:
+    """The `from_pretrained` argument for the attention that is fast here.
+
+    On a CPU, for sentences of some 30 tokens, PyTorch's fused kernel is slower than the plain matrix products
+    (`tests.tools.benchmark_training` measures it). On an accelerator it is the other way round, and transformers
+    chooses it by itself for every family that has it (DeBERTa and MPNet do not).
+    """
+    return {} if torch.accelerator.is_available() else {"attn_implementation": "eager"}
+
+
+# --- processes under torchrun ---------------------------------------------------------------------------------
+
+
+def processes() -> PartialState:
+    """The processes that torchrun started, to wait for one another; on a CPU accelerate sees one unless it is told."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def end_processes() -> None:
+    """End what torchrun's processes share, as PyTorch asks before they exit: without it one is aborted now and then."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """As accelerate's main_process_first, but after an error, too, the others go on: they meet it themselves."""
+    state = processes()
+    if not state.is_main_process:
+        state.wait_for_everyone()
+    try:
+        yield
+    finally:
+        if state.is_main_process:
+            state.wait_for_everyone()
+
+
+def is_main() -> bool:
+    """True in the one process that writes files and prints, known before torch is asked for a device."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+# --- progress -------------------------------------------------------------------------------------------------
+
+
+def show_progress() -> bool:
+    """A bar only where someone can watch it move: a terminal, or a notebook that a person runs.
+
+    A bar never looks the same twice, so whoever compares a notebook's outputs sets KD_PROGRESS=off.
+    """
+    ipython = sys.modules.get("IPython")
+    watched = sys.stderr.isatty() or (ipython is not None and ipython.get_ipython() is not None)
+    return is_main() and watched and os.environ.get("KD_PROGRESS") != "off"

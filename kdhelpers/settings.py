@@ -1,0 +1,304 @@
+"""Every option of a run, once: default, help text and check; and the named recipes, which are options too.
+
+The command line, `--help`, the SageMaker plan and the notebooks all read this file: `settings_from` turns named
+values, text or not, into `RunSettings`, and refuses what cannot be meant.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdhelpers.errors import UserError
+
+HIDDEN_STATES = ("none", "pkd", "tinybert", "minilm")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+
+
+# --- checks: each returns what a value must be, where it is not -------------------------------------------------
+
+
+def _positive(value: float) -> str | None:
+    return None if 0 < value < math.inf else "must be greater than 0 and finite"
+
+
+def _share(value: float) -> str | None:
+    return None if 0 <= value <= 1 else "must lie between 0 and 1"
+
+
+def _below_one(value: float) -> str | None:
+    return None if 0 <= value < 1 else "must be at least 0 and less than 1"
+
+
+def _one_of(*names: str) -> Callable[[str], str | None]:
+    return lambda value: None if value in names else f"must be one of {', '.join(names)}"
+
+
+def _option(default: object, text: str, check: Callable | None = None, also: tuple[str, ...] = ()) -> typing.Any:
+    """A field of RunSettings: its help text, its check, and other names by which it can be given."""
+    return dataclasses.field(default=default, metadata={"help": text, "check": check, "also": also})
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One run, in full. Made by `settings_from` or `recipe`; `dataclasses.replace` makes another. Raises UserError.
+
+    The help texts of `python -m kdhelpers distill --help` are those of these fields.
+    """
+
+    recipe: str = _option("movie-snippets", "Named recipe: movie-snippets, or sst2 (the article's, from the Hub).")
+    # rows
+    train: str | None = _option(None, "Your training rows: .csv, .tsv, .jsonl, .parquet. No label or -100: unlabelled.")
+    validation: str | None = _option(None, "Your validation rows (default: a tenth of the labelled training rows).")
+    test: str | None = _option(None, "Your test rows (default: a tenth of the labelled training rows).")
+    unlabelled: str | None = _option(None, "More text without labels: like --train, or .txt with a text a line.")
+    text_column: str = _option("text", "Name of the text column.")
+    label_column: str = _option("label", "Name of the label column.")
+    dataset_id: str | None = _option(None, "A data set on the Hugging Face Hub, e.g. nyu-mll/glue.")
+    dataset_config: str | None = _option(None, "Its configuration, e.g. sst2.")
+    drop_leaks: bool = _option(False, "Leave out rows whose text is in validation or test too (test rows stay).")
+    rows: int | None = _option(None, "Train on so many rows, and score on as small a share: a rehearsal.", _positive)
+    max_length: int = _option(128, "Longest input in tokens, [CLS] and [SEP] included.", _positive)
+    # models
+    teacher: str = _option(
+        "minilm-l6-h384", "Hub id or folder; a bare encoder is fine-tuned first.", also=("teacher_id",)
+    )
+    student: str | None = _option(
+        None, "Hub id or folder of the student (default: cut from the teacher).", also=("student_id",)
+    )
+    student_layers: int | None = _option(None, "Keep so many layers of the teacher, or of --student.", _positive)
+    accept_teacher: bool = _option(False, "Distil even a teacher that is not shown to be better than guessing.")
+    live_teacher: bool = _option(False, "Run the teacher on every batch, as in the article, without a cache.")
+    # a bare teacher's fine-tuning
+    teacher_epochs: float = _option(3, "Most passes of a bare teacher over the labels (it stops early).", _positive)
+    teacher_learning_rate: float = _option(5e-5, "Peak learning rate of a bare teacher.", _positive)
+    # the students' training
+    epochs: float = _option(3, "Passes of the student over all rows.", _positive, also=("num_train_epochs",))
+    batch_size: int = _option(32, "Rows a process and step.", _positive, also=("per_device_train_batch_size",))
+    learning_rate: float = _option(1e-4, "Peak learning rate of student and control.", _positive)
+    warmup: float = _option(0.1, "Share of all steps over which the learning rate rises.", _share)
+    alpha: float = _option(0.0, "Weight of the labels' loss, 0 to 1; the rest goes to the teacher.", _share)
+    temperature: float = _option(2.0, "Divides both models' logits in the teacher's part of the loss.", _positive)
+    hidden_states: str = _option(
+        "none",
+        f"Also imitate the inside of the live teacher: {', '.join(HIDDEN_STATES)}.",
+        _one_of(*HIDDEN_STATES),
+        also=("states",),
+    )
+    hidden_states_weight: float = _option(
+        1.0, "Weight of that loss, on top of the others.", _positive, also=("states_weight",)
+    )
+    train_embeddings: bool = _option(False, "Train the word embeddings too (default: frozen).")
+    dropout: float | None = _option(
+        None, "Dropout of control and student in training (default: the model's own).", _below_one
+    )
+    # the run
+    seed: int = _option(42, "Seed of the first run.")
+    seeds: int = _option(1, "How many runs, with seeds seed, seed + 1, ...; prints mean and spread.", _positive)
+    no_control: bool = _option(False, "Leave out the control that learns without a teacher.")
+    precision: str = _option("auto", f"One of {', '.join(PRECISIONS)}.", _one_of(*PRECISIONS))
+    output: Path = _option(Path(), "Folder for the results (default: runs/ and the recipe's name).")
+    overwrite: bool = _option(False, "Replace the run that the output folder holds, once the new one is done.")
+    resume: bool = _option(False, "Go on with an interrupted run: its command, plus this.")
+    checkpoints: Path | None = _option(None, "Folder for checkpoints that outlive the run.")
+    trainer_options: dict = dataclasses.field(default_factory=dict)  # other TrainingArguments fields, both students'
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, check = getattr(self, field.name), field.metadata.get("check")
+            wrong = check(value) if check and value is not None else None
+            if wrong:
+                raise UserError(f"{field.name.replace('_', ' ')} {wrong}, not {value}")
+
+    @property
+    def source(self) -> str:
+        """Where the rows come from: "files", "hub" or "movie-snippets"."""
+        return "files" if self.train else "hub" if self.dataset_id else "movie-snippets"
+
+    @property
+    def name(self) -> str:
+        """What the run is called: the recipe, or the reader's own data."""
+        own = RECIPES[self.recipe].get("dataset_id")
+        if self.source == "hub" and self.dataset_id != own:
+            return str(self.dataset_id).replace("/", "--")
+        return "files" if self.source == "files" else self.recipe
+
+    def changed(self) -> dict[str, object]:
+        """The options that differ from the recipe's own, by name."""
+        plain = recipe(self.recipe)
+        names = [field.name for field in dataclasses.fields(self) if field.name != "recipe"]
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)}
+
+
+RECIPES: dict[str, dict] = {
+    "movie-snippets": {
+        "teacher": "minilm-l6-h384",
+        "student_layers": 3,
+        "teacher_epochs": 4,
+        "teacher_learning_rate": 1e-4,
+        "epochs": 3,
+        "learning_rate": 3e-4,
+        "temperature": 4.0,
+        "dropout": 0.0,
+    },
+    # the article's run, number by number: its teacher, student, data, epochs, batch size, learning rate, alpha and T
+    "sst2": {
+        "dataset_id": "nyu-mll/glue",
+        "dataset_config": "sst2",
+        "text_column": "sentence",
+        "teacher": "textattack/bert-base-uncased-SST-2",
+        "student": "distilbert/distilbert-base-uncased",
+        "epochs": 3,
+        "batch_size": 64,
+        "learning_rate": 5e-5,
+        "warmup": 0.0,
+        "alpha": 0.5,
+        "temperature": 3.0,
+        "train_embeddings": True,
+        "drop_leaks": True,
+    },
+}
+
+OPTIONS = {field.name: field for field in dataclasses.fields(RunSettings) if "help" in field.metadata}
+OTHER_NAMES = {other: name for name, field in OPTIONS.items() for other in field.metadata["also"]}
+_KINDS = typing.get_type_hints(RunSettings)
+
+# TrainingArguments fields that `distill` sets itself: given by hand they would break its stages.
+SET_BY_DISTILL = {
+    "output_dir": "--output", "max_steps": "--epochs", "num_train_epochs": "--epochs", "eval_strategy": None,
+    "eval_steps": None, "save_strategy": None, "save_steps": None, "save_total_limit": None,
+    "load_best_model_at_end": None, "metric_for_best_model": None, "greater_is_better": None, "seed": "--seed",
+    "bf16": "--precision", "fp16": "--precision", "bf16_full_eval": None, "fp16_full_eval": None,
+    "do_train": None, "do_eval": None, "do_predict": None, "remove_unused_columns": None, "label_names": None,
+    "resume_from_checkpoint": "--resume", "use_cpu": None, "disable_tqdm": None, "warmup_steps": "--warmup",
+    "warmup_ratio": "--warmup", "auto_find_batch_size": None, "torch_compile": None,
+}  # fmt: skip
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str | None:
+    """The known name that a misspelt one is closest to; None where none is close."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return found[0] if found else None
+
+
+def dashed(name: str) -> str:
+    """An option's name as the command line writes it: batch_size -> --batch-size."""
+    return "--" + name.replace("_", "-")
+
+
+def read_value(name: str, value: object, kind: object) -> object:
+    """Turn text into a value of a field's type; other values must be of that type. Raises UserError.
+
+    >>> read_value("epochs", "3", float | None)
+    3.0
+    """
+    kinds = [part for part in typing.get_args(kind) or (kind,) if part is not types.NoneType]
+    kind = kinds[0] if len(kinds) == 1 else str
+    if kind is bool and isinstance(value, str) and value.lower() in ("true", "yes", "1", "false", "no", "0"):
+        return value.lower() in ("true", "yes", "1")
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a folder"}
+    try:
+        if kind is int and not isinstance(value, bool):
+            if float(str(value)) == int(float(str(value))):
+                return int(float(str(value)))
+        elif kind is float and not isinstance(value, bool):
+            return float(str(value))
+        elif kind is Path:
+            return Path(str(value)).expanduser()
+        elif kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+            return str(value)
+        elif kind is bool and isinstance(value, bool):
+            return value
+    except (ValueError, OverflowError):
+        pass
+    raise UserError(f"{dashed(name)} must be {wanted.get(typing.cast(type, kind), 'a value')}, not {value!r}")
+
+
+@functools.cache
+def trainer_kinds() -> dict[str, object]:
+    """The fields of transformers' TrainingArguments that a reader may give, with their types."""
+    from transformers import TrainingArguments
+
+    hints = typing.get_type_hints(TrainingArguments)
+    return {
+        field.name: hints[field.name]
+        for field in dataclasses.fields(TrainingArguments)
+        if field.init and field.name not in OPTIONS
+    }
+
+
+def _trainer_option(name: str, value: object) -> object:
+    """One TrainingArguments field, read by its type. Raises UserError for those that `distill` sets itself."""
+    if name in SET_BY_DISTILL:
+        instead = SET_BY_DISTILL[name]
+        raise UserError(f"{name} is set by distill itself: " + (f"give {instead}" if instead else "leave it out"))
+    return read_value(name, value, trainer_kinds()[name])
+
+
+def recipe(name: str = "movie-snippets", **changes: object) -> RunSettings:
+    """A named recipe with `changes` to its options; for notebooks. Raises UserError.
+
+    >>> recipe("movie-snippets", temperature=2).temperature
+    2.0
+    """
+    return settings_from({"recipe": name, **changes})
+
+
+def settings_from(options: Mapping[str, object]) -> RunSettings:
+    """Options by name (as the command line or a job's hyperparameters give them) to settings. Raises UserError.
+
+    Names may be written with - or _; values may be text. An unknown name is answered with the nearest known one.
+    Options left out are the recipe's, then the defaults of `RunSettings`.
+    """
+    given: dict[str, object] = {}
+    trainer: dict[str, object] = {}
+    for spelt, value in options.items():
+        name = spelt.replace("-", "_")
+        name = OTHER_NAMES.get(name, name)
+        if name in given or name in trainer:
+            raise UserError(f"{dashed(name)} is given twice")
+        if name in OPTIONS:
+            given[name] = None if value is None else read_value(name, value, _KINDS[name])
+        elif name in SET_BY_DISTILL or name in trainer_kinds():
+            trainer[name] = _trainer_option(name, value)
+        else:
+            near = nearest(name, OPTIONS) or nearest(name, OTHER_NAMES) or nearest(name, trainer_kinds())
+            hint = f"did you mean {dashed(near)}?" if near else "see python -m kdhelpers distill --help"
+            raise UserError(f"unknown argument {dashed(name)}: {hint}")
+    given = {name: value for name, value in given.items() if value is not None}
+    values = _defaults_for(given) | given
+    settings = RunSettings(**values, trainer_options=trainer)
+    return settings if "output" in given else dataclasses.replace(settings, output=Path("runs") / settings.name)
+
+
+def _defaults_for(given: Mapping[str, object]) -> dict:
+    """The recipe's options, less what the given ones replace together. Raises UserError for clashes."""
+    name = str(given.get("recipe", "movie-snippets"))
+    if name not in RECIPES:
+        near = nearest(name, RECIPES)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(RECIPES)}"
+        raise UserError(f"no recipe {name!r}: {hint}")
+    values = dict(RECIPES[name])
+    if "train" in given and "dataset_id" in given:
+        raise UserError("give --train or --dataset-id, not both")
+    for option in ("validation", "test", "unlabelled"):
+        if option in given and "train" not in given:
+            raise UserError(f"{dashed(option)} goes with --train: a recipe brings its own rows")
+    if "train" in given:
+        values = {key: value for key, value in values.items() if key not in ("dataset_id", "dataset_config")}
+        values |= {"text_column": "text", "label_column": "label"}
+        values["teacher_epochs"] = 8  # of rows that we do not know; training stops early where that is much
+    if "dataset_id" in given and given["dataset_id"] != values.get("dataset_id"):
+        values.pop("dataset_config", None)
+    if "dataset_config" in given and "dataset_id" not in {**values, **given}:
+        raise UserError("--dataset-config goes with --dataset-id")
+    if "student" in given:
+        values.pop("student_layers", None)
+    if "student_layers" in given:
+        values.pop("student", None)
+    return values | {"recipe": name}

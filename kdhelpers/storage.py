@@ -1,0 +1,165 @@
+"""What is kept on disk: the cache, files and folders that appear whole or not at all, and a run's own folder."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kdhelpers.errors import UserError
+
+NOT_COMPUTED_BY = ("overwrite", "resume", "output", "checkpoints")  # options that do not change a run's result
+
+
+def cache_home() -> Path:
+    """Where downloads, teachers and their logits are kept: $KD_HOME, by default ~/.cache/kdhelpers."""
+    return Path(os.environ.get("KD_HOME") or Path.home() / ".cache" / "kdhelpers").expanduser()
+
+
+def fingerprint(*parts: object) -> str:
+    """A short hash of anything that JSON can hold: the name under which the cache keeps what depends on it.
+
+    >>> fingerprint("a", 1) == fingerprint("a", 1), fingerprint("a", 1) == fingerprint("a", 2)
+    (True, False)
+    """
+    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _partial(path: Path) -> Path:
+    """A name beside `path` that nobody else takes, in a folder that is there; other users may read what is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing, even if the machine stops half-way."""
+    partial = _partial(path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_folder(folder: Path, save: Callable[[str], object]) -> None:
+    """Call `save(path)` on a new folder beside `folder`, then rename: readers see all of it or nothing."""
+    partial = _partial(folder)
+    partial.mkdir()
+    try:
+        save(str(partial))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+# --- a run's folder -------------------------------------------------------------------------------------------
+
+
+def incomplete(output: Path) -> Path:
+    """The folder that a run works in until it is done."""
+    return output.with_name(output.name + ".incomplete")
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Hold a run's folder for one command. Raises UserError where another one is writing to it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output.with_name(f".{output.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another run is writing to {output}: wait for it, or choose another --output") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def require_free(output: Path, overwrite: bool) -> None:
+    """Raise UserError where `output` holds a run that may not be replaced, or files that are no run's."""
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not (output / "metrics.json").is_file():
+        raise UserError(f"the folder {output} holds files that are not a run: choose another --output")
+    if not overwrite:
+        raise UserError(f"{output} already holds a run: choose another --output, or replace it with --overwrite")
+
+
+def start_run(output: Path, settings: dict, overwrite: bool, resume: bool) -> Path:
+    """Make the folder that the run works in, `<output>.incomplete`. Touches nothing that an earlier run wrote.
+
+    `settings` are kept in it as a fingerprint and, without secrets, in words: `resume` wants the same. Raises
+    UserError.
+    """
+    work = incomplete(output)
+    kept = work / "settings.json"
+    wanted = computed_by(settings)
+    key = fingerprint(wanted)
+    try:
+        require_free(output, overwrite)
+        if resume:
+            if not kept.is_file():
+                raise UserError(f"there is nothing to resume: no unfinished run in {work}")
+            if json.loads(kept.read_text(encoding="utf-8")).get("fingerprint") != key:
+                raise UserError(f"the unfinished run in {work} had other settings: repeat its command with --resume")
+            return work
+        shutil.rmtree(work, ignore_errors=True)
+        write_file(kept, json.dumps({"fingerprint": key, **without_secrets(wanted)}, default=str, indent=1).encode())
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
+    return work
+
+
+def computed_by(settings: dict) -> dict:
+    """The settings that change what a run computes."""
+    return {name: value for name, value in settings.items() if name not in NOT_COMPUTED_BY}
+
+
+def without_secrets(settings: dict) -> dict:
+    """Settings as they may be written down: whatever a token or password is called, its value is left out."""
+    hidden = ("token", "password", "secret", "key")
+    return {
+        name: without_secrets(value)
+        if isinstance(value, dict)
+        else "(not written down)"
+        if value is not None and any(word in name.lower().split("_") for word in hidden)
+        else value
+        for name, value in settings.items()
+    }
+
+
+def finish_run(work: Path, output: Path) -> None:
+    """Put the finished run in its place, replacing an earlier one only now."""
+    old = output.with_name(output.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if output.is_dir():
+            os.replace(output, old)
+        os.replace(work, output)
+    except OSError:  # a mount point (SageMaker's model folder) cannot be renamed: copy into it
+        shutil.copytree(work, output, dirs_exist_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Write the package's messages to `path` too, with time stamps, for the length of a `with` block."""
+    root = logging.getLogger("kdhelpers")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
