@@ -1,5 +1,6 @@
 """The machine that a run meets: device, precision, processes and progress are decided here, once."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import PartialState
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from kdhelpers.errors import UserError
 
@@ -101,11 +104,42 @@ def is_main() -> bool:
 # --- progress -------------------------------------------------------------------------------------------------
 
 
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
 def show_progress() -> bool:
     """A bar only where someone can watch it move: a terminal, or a notebook that a person runs.
 
     A bar never looks the same twice, so whoever compares a notebook's outputs sets KD_PROGRESS=off.
     """
-    ipython = sys.modules.get("IPython")
-    watched = sys.stderr.isatty() or (ipython is not None and ipython.get_ipython() is not None)
-    return is_main() and watched and os.environ.get("KD_PROGRESS") != "off"
+    return is_main() and (sys.stderr.isatty() or _in_notebook()) and os.environ.get("KD_PROGRESS") != "off"
+
+
+@contextmanager
+def progress_bar(total: int, name: str, done: int = 0, unit: str = "rows") -> Iterator[tqdm]:
+    """A bar that stays on one line and is gone afterwards, whatever happens; `.update(n)` moves it.
+
+    Messages that are logged meanwhile appear above it. In a notebook it is plain text on standard output: standard
+    error is shown there on pink, as if something had gone wrong.
+    """
+    notebook, hidden = _in_notebook(), not show_progress()
+    place = {"file": sys.stdout, "mininterval": 0.3} if notebook else {"dynamic_ncols": True}
+    speaking = [log for log in (logging.getLogger(), logging.getLogger("kdhelpers")) if _speaks(log)]
+    redirected = nullcontext() if hidden else logging_redirect_tqdm(speaking)
+    try:
+        with (
+            redirected,
+            tqdm(total=total, desc=name, initial=done, unit=f" {unit}", leave=False, disable=hidden, **place) as bar,
+        ):
+            yield bar
+    finally:
+        if notebook and not hidden:  # of the blanks that are left JupyterLab would keep an empty line
+            print(" " * 120 + "\b" * 120, end="", flush=True)
+
+
+def _speaks(logger: logging.Logger) -> bool:
+    """Whether a logger writes to the screen by itself."""
+    return any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logger.handlers)

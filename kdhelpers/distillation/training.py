@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from kdhelpers import evaluation, models
+from kdhelpers.distillation.progress import ProgressBar
 from kdhelpers.distillation.trainer import DistillationTrainer, DistillationTrainingArguments
-from kdhelpers.runtime import Machine, show_progress
+from kdhelpers.runtime import Machine
 from kdhelpers.settings import RunSettings
 from kdhelpers.storage import write_folder
 
@@ -183,17 +184,16 @@ def fit(model: PreTrainedModel, training: Training) -> Fit:
             return fit(model, replace(training, folder=Path(folder)))
     trainer = trainer_for(training, model=model)
     trainer.add_callback(EpochLines(training.name))
-    if show_progress():
-        from kdhelpers.distillation.progress import ProgressBar
-
-        trainer.add_callback(ProgressBar(training.name))
+    bar = ProgressBar(training.name)
+    trainer.add_callback(bar)
     if training.patience is not None and training.validation is not None:
         trainer.add_callback(EarlyStoppingCallback(training.patience))
     checkpoint = last_whole_checkpoint(training.folder) if training.resume else None
     if checkpoint:
         log.info("%s: going on from %s", training.name, checkpoint.name)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with bar:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
     # keep_fp32_wrapper=True, the default, would leave autocast in the model's forward: half-precision scores for ever
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).float().eval()

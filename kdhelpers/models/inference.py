@@ -6,7 +6,6 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from datasets import Dataset
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from kdhelpers import runtime
@@ -25,7 +24,8 @@ def predict_logits(
 
     Rows are read shortest first, so that a batch holds rows of like length and little padding. (Trainer's own
     `predict` gives them back in that shuffled order when batches are grouped by length, hence this function.)
-    The model is left in the mode it came in. It computes in fp32, or with a `machine` in its precision. `progress` names the bar; None shows none.
+    The model is left in the mode it came in. It computes in fp32, or with a `machine` in its precision.
+    `progress` names the bar; None shows none.
     """
     accepted = set(inspect.signature(model.forward).parameters) - {"labels"}
     columns = [name for name in rows.column_names if name in accepted]
@@ -34,11 +34,13 @@ def predict_logits(
     was_training, device = model.training, model.device
     parts = []
     model.eval()
-    with torch.inference_mode(), machine.autocast() if machine else nullcontext():
-        starts = range(0, len(table), batch_size)
-        for start in tqdm(starts, desc=progress, disable=not (progress and runtime.show_progress())):
+    watched = runtime.progress_bar(len(table), progress) if progress else nullcontext()
+    with torch.inference_mode(), machine.autocast() if machine else nullcontext(), watched as bar:
+        for start in range(0, len(table), batch_size):
             batch = tokenizer.pad(table[start : start + batch_size], return_tensors="pt").to(device)
             parts.append(model(**batch).logits.float().cpu().numpy())
+            if bar is not None:
+                bar.update(len(parts[-1]))
     model.train(was_training)
     logits = np.empty((len(table), model.config.num_labels), dtype=np.float32)
     logits[order] = np.concatenate(parts)
