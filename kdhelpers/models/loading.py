@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
@@ -117,7 +118,7 @@ def load_classifier(model_id: str, label_names: list[str] | None, what: str = "t
         what,
         model_id,
         lambda: AutoModelForSequenceClassification.from_pretrained(
-            folder, output_loading_info=True, attn_implementation=runtime.attention_here(), **labels
+            folder, output_loading_info=True, dtype=torch.float32, **runtime.attention_options(), **labels
         ),
     )
     has_head = not any(key.startswith(("classifier", "pre_classifier", "score")) for key in report["missing_keys"])
