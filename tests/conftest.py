@@ -20,9 +20,12 @@ from kdhelpers import quiet  # noqa: E402
 quiet()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def trained_teacher():
-    """A tiny BERT that has learnt the task of `teachable_rows`."""
+    """A tiny BERT that has learnt the task of `teachable_rows`: each test's own copy.
+
+    A fixture of a wider scope calls `trained_tiny_teacher()` itself.
+    """
     from tests.tiny import trained_tiny_teacher
 
     return trained_tiny_teacher()

@@ -1,66 +1,141 @@
-"""Tiny random models and a task that they can learn, all made in code."""
+"""Tiny random models of nine families, their tokenizers, and a task that they can learn: all made in code.
 
+>>> save_model(folder, tiny_model("roberta"), tiny_tokenizer("bpe"))  # or family_tokenizer("roberta")
+"""
+
+import copy
+import functools
 import random
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
-    BertConfig,
+    AutoConfig,
+    AutoModelForSequenceClassification,
     BertForSequenceClassification,
     BertTokenizerFast,
-    DistilBertConfig,
     DistilBertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
+# family: the kind of its tokenizer
+FAMILIES = {
+    "bert": "wordpiece",
+    "distilbert": "wordpiece",
+    "electra": "wordpiece",
+    "mpnet": "mpnet",
+    "roberta": "bpe",
+    "modernbert": "bpe",
+    "albert": "unigram",
+    "deberta-v2": "unigram",
+    "xlm-roberta": "unigram",
+}
+POSITIONS = 64  # usable ones, in every family
+_OFFSET = ("roberta", "mpnet", "xlm-roberta")  # their first two positions are never used: 514 positions read 512 tokens
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SPECIAL_ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 GOOD, BAD = ["good", "great", "fine", "lovely"], ["bad", "awful", "poor", "dull"]
 FILLER = """the a this that film story actor scene music plot ending camera voice light town river train winter garden
 letter was is felt seemed looked sounded quite rather very almost never always here there again today""".split()
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789.,!?'"]
-VOCABULARY = [*SPECIAL, *GOOD, *BAD, *FILLER, *LETTERS, *("##" + letter for letter in LETTERS)]
+WORDS = [*GOOD, *BAD, *FILLER]
+VOCABULARY = [*SPECIAL, *WORDS, *LETTERS, *("##" + letter for letter in LETTERS)]
 
 
-def tiny_tokenizer() -> BertTokenizerFast:
-    """A lower-casing WordPiece tokenizer of some 130 pieces that reads any ASCII text."""
-    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+def tiny_tokenizer(kind: str = "wordpiece") -> PreTrainedTokenizerFast:
+    """A tokenizer of a few hundred tokens: "wordpiece" (BERT), "mpnet" (its special tokens), "bpe" or "unigram".
+
+    WordPiece lower-cases, the others do not. Every word of the task is one token; other ASCII text is spelt out.
+    """
+    special = SPECIAL if kind == "wordpiece" else SPECIAL_ROBERTA
+    build = {"bpe": _bpe, "unigram": _unigram}.get(kind, _wordpiece)
+    tokenizer = build(special)
+    roles = ("pad", "unk", "cls", "sep", "mask") if kind == "wordpiece" else ("cls", "pad", "sep", "unk", "mask")
+    names = {f"{role}_token": token for role, token in zip(roles, special, strict=True)}
+    ends = [(names[name], special.index(names[name])) for name in ("sep_token", "cls_token")]
+    tokenizer.post_processor = processors.BertProcessing(*ends)
+    make = BertTokenizerFast if kind == "wordpiece" else PreTrainedTokenizerFast
+    return make(tokenizer_object=tokenizer, model_max_length=POSITIONS, **names)
+
+
+def family_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that goes with `tiny_model(family)`."""
+    return tiny_tokenizer(FAMILIES[family])
+
+
+def _wordpiece(special: list[str]) -> Tokenizer:
+    vocabulary = {token: index for index, token in enumerate([*special, *VOCABULARY[len(SPECIAL) :]])}
+    unknown = next(token for token in special if "unk" in token.lower())
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
+    return tokenizer
+
+
+def _bpe(special: list[str]) -> Tokenizer:
+    """Byte-level, as in GPT-2: every merge adds one letter to the beginning of a word."""
+    merges = dict.fromkeys(("Ġ" + word[:end], word[end]) for word in WORDS for end in range(len(word)))
+    tokens = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, list(merges)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _unigram(special: list[str]) -> Tokenizer:
+    """As SentencePiece makes them: a word costs less than its letters."""
+    words = [(token, -1.0) for token in ["▁", *("▁" + word for word in WORDS)]]
+    letters = [(letter, -5.0) for letter in [*LETTERS, *(letter.upper() for letter in LETTERS if letter.isalpha())]]
+    scores = [*((token, 0.0) for token in special), *words, *letters]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=special.index("<unk>")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+def tiny_model(family: str, labels: int = 2, layers: int = 2, hidden: int = 32) -> PreTrainedModel:
+    """A random classifier of a family in eval mode; seed before calling."""
+    tokenizer = family_tokenizer(family)
+    options = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": POSITIONS + 2 * (family in _OFFSET),
+        "num_labels": labels,
+        **{f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep")},
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    if family == "distilbert":  # it has names of its own
+        options |= {"dim": hidden, "n_layers": layers, "n_heads": 2, "hidden_dim": 2 * hidden}
+    elif family in ("albert", "electra"):
+        options["embedding_size"] = 16
+    elif family == "deberta-v2":
+        options |= {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
+        options |= {"share_att_key": True, "norm_rel_ebd": "layer_norm", "position_buckets": 16, "type_vocab_size": 0}
+    elif family == "modernbert":
+        options |= {"local_attention": 16, "global_attn_every_n_layers": 2}
+    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **options)).eval()
 
 
 def tiny_bert(labels: int = 2, layers: int = 2, hidden: int = 32) -> BertForSequenceClassification:
     """A random BERT classifier in eval mode; seed before calling."""
-    config = BertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        intermediate_size=2 * hidden,
-        max_position_embeddings=64,
-        num_labels=labels,
-    )
-    return BertForSequenceClassification(config).eval()
+    return tiny_model("bert", labels, layers, hidden)
 
 
 def tiny_distilbert(labels: int = 2, layers: int = 2, hidden: int = 32) -> DistilBertForSequenceClassification:
     """A random DistilBERT classifier in eval mode; seed before calling."""
-    config = DistilBertConfig(
-        vocab_size=len(VOCABULARY),
-        dim=hidden,
-        n_layers=layers,
-        n_heads=2,
-        hidden_dim=2 * hidden,
-        max_position_embeddings=64,
-        num_labels=labels,
-    )
-    return DistilBertForSequenceClassification(config).eval()
+    return tiny_model("distilbert", labels, layers, hidden)
 
 
 def save_model(folder: Path, model, tokenizer) -> Path:
-    """Write both as from_pretrained wants them; gives back the folder."""
+    """Write both as from_pretrained wants them; returns the folder."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
@@ -79,7 +154,12 @@ def teachable_rows(n: int, seed: int = 0) -> list[dict]:
 
 
 def trained_tiny_teacher() -> BertForSequenceClassification:
-    """A tiny BERT that has learnt `teachable_rows`, in a few seconds."""
+    """A tiny BERT that has learnt `teachable_rows`, in a few seconds once a process; every call returns another copy."""
+    return copy.deepcopy(_trained_once())
+
+
+@functools.cache
+def _trained_once() -> BertForSequenceClassification:
     torch.manual_seed(0)
     model, tokenizer = tiny_bert().train(), tiny_tokenizer()
     rows = teachable_rows(512, seed=99)
