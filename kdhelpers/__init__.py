@@ -1,10 +1,17 @@
 """Helpers of the notebook series "Distilling BERT": `import kdhelpers as kd`, then `kd.` and Tab.
 
-The names below are loaded when they are first used, so that importing the package takes no time.
+    prepare, recipe         a run, ready for its student: rows, tokens, teacher, the teacher's answers
+    compare                 which of two models is better, row by row, and how sure that is
+    data, models, distillation, evaluation, experiments, deployment, sagemaker
+                            the rooms: `kd.models.` and Tab goes on
+    workshop                short cuts of the notebooks; doctor, show, quiet, figures and exercises are from there
+    UserError               what is raised where a reader can mend something
+
+Names are loaded when they are first used, so that importing the package takes no time.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+import typing
 
 __version__ = "0.4.0"  # part of every cache's key: raise it when the same settings train another model
 
@@ -21,15 +28,18 @@ _MODULES = {"exercises": "workshop.exercises", "figures": "workshop.figures"}
 
 __all__ = ["quiet", *_FUNCTIONS, *_ROOMS, *_MODULES]
 
-if TYPE_CHECKING:
-    from kdhelpers.distillation import prepare
-    from kdhelpers.errors import UserError
-    from kdhelpers.evaluation import compare
-    from kdhelpers.settings import recipe
-    from kdhelpers.workshop import doctor, exercises, figures, show
+if typing.TYPE_CHECKING:
+    from kdhelpers.distillation import prepare as prepare
+    from kdhelpers.errors import UserError as UserError
+    from kdhelpers.evaluation import compare as compare
+    from kdhelpers.settings import recipe as recipe
+    from kdhelpers.workshop import doctor as doctor  # type: ignore[no-redef]
+    from kdhelpers.workshop import exercises as exercises
+    from kdhelpers.workshop import figures as figures
+    from kdhelpers.workshop import show as show
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> typing.Any:
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(f"kdhelpers.{_FUNCTIONS[name]}"), name)
     if name in _ROOMS or name in _MODULES:

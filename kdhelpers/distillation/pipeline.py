@@ -21,7 +21,7 @@ from kdhelpers import __version__, data, evaluation, models, runtime, storage
 from kdhelpers.distillation.teacher_logits import add_teacher_logits
 from kdhelpers.distillation.training import Fit, Training, fit, load_fit, ready_to_train, save_fit, steps_for
 from kdhelpers.runtime import Machine
-from kdhelpers.settings import RunSettings
+from kdhelpers.settings import RunSettings, recipe
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +78,13 @@ class Prepared:
 # --- preparing ------------------------------------------------------------------------------------------------
 
 
-def prepare(settings: RunSettings, folder: Path | None = None) -> Prepared:
-    """Rows, tokens, teacher and the teacher's answers; from the cache where they are there.
+def prepare(settings: RunSettings | None = None, folder: Path | None = None) -> Prepared:
+    """Rows, tokens, teacher and the teacher's answers, of the default recipe or of `settings`; cached.
 
     A bare teacher is fine-tuned first: for the default recipe one to three minutes on two cores. `folder` keeps its
     checkpoints. Raises UserError for whatever can be known to be wrong before a student is trained.
     """
+    settings = settings or recipe()
     machine = runtime.this_machine(settings.precision)
     with runtime.first_process_first():
         rows = data.load_rows(settings, models.label_names_of(settings.teacher))

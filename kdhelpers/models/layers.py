@@ -84,7 +84,7 @@ def set_dropout(model: PreTrainedModel, probability: float) -> PreTrainedModel:
     return model
 
 
-def count_parameters(model: PreTrainedModel) -> int:
+def count_parameters(model: nn.Module) -> int:
     """All parameters, trained or frozen."""
     return sum(parameter.numel() for parameter in model.parameters())
 

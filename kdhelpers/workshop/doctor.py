@@ -4,161 +4,162 @@ import logging
 import os
 import platform
 import shutil
-import sys
+import tempfile
+import tomllib
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
-from kdhelpers import data, models
-from kdhelpers.console import Parser
+import joblib
+import psutil
+import torch
+from packaging.requirements import Requirement
+
+from kdhelpers import distillation, experiments, models, runtime, storage
 from kdhelpers.errors import UserError
+from kdhelpers.settings import recipe, settings_from
+from kdhelpers.workshop.kit import three_class_files
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's report. `level`: "ok", "note" (works, with a limit) or "missing" (has to be mended)."""
+class Finding(NamedTuple):
+    """One line of the report. `level`: "ok", "note" (works, with a limit) or "missing" (has to be mended)."""
 
     level: str
     name: str
     text: str
 
 
-def _python() -> Finding:
-    good = sys.version_info >= (3, 11)
-    return Finding(
-        "ok" if good else "missing", "Python", platform.python_version() + ("" if good else ": 3.11 or newer is needed")
-    )
+class Report(list[Finding]):
+    """What the doctor found; printed, a line each."""
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{one.level:8}{one.name:10}{one.text}" for one in self)
+
+    @property
+    def missing(self) -> list[str]:
+        """The names of the findings that have to be mended."""
+        return [one.name for one in self if one.level == "missing"]
 
 
-def _packages() -> Finding:
-    from packaging.requirements import Requirement
+def doctor() -> Report:
+    """Look at versions, machine, caches, Hub and AWS; nothing is downloaded or changed. Takes up to 5 seconds.
 
+    >>> kd.doctor().missing  # doctest: +SKIP
+    []
+    """
+    return Report([*_packages(), *_machine(), *_caches(), *_reach()])
+
+
+def finding(name: str, good: bool, text: str, lack: str = "") -> Finding:
+    """An "ok" with `text`, or a "note" with `lack` after it."""
+    return Finding("ok" if good else "note", name, text if good else text + lack)
+
+
+def counted(number: int, what: str) -> str:
+    """A number and what is counted, in the plural where it is not one.
+
+    >>> counted(1, "set of logits"), counted(2, "set of logits")
+    ('1 set of logits', '2 sets of logits')
+    """
+    first, _, rest = what.partition(" of ")
+    return f"{number} {first}{'' if number == 1 else 's'}{' of ' + rest if rest else ''}"
+
+
+def _requirements() -> list[str]:
+    """What the package asks for; in a clone that is not installed, what its pyproject.toml says."""
+    try:
+        return metadata.requires("kdhelpers") or []
+    except metadata.PackageNotFoundError:
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding("ok", "Python", platform.python_version())
     wrong, seen = [], []
-    for line in metadata.requires("kdhelpers") or []:
-        requirement = Requirement(line)
+    for requirement in map(Requirement, _requirements()):
         try:
-            installed = metadata.version(requirement.name)
+            seen.append(f"{requirement.name} {metadata.version(requirement.name)}")
         except metadata.PackageNotFoundError:
             wrong.append(f"{requirement.name} is not installed")
             continue
-        seen.append(f"{requirement.name} {installed}")
-        if not requirement.specifier.contains(installed, prereleases=True):
-            wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+        if not requirement.specifier.contains(seen[-1].split()[-1], prereleases=True):
+            wrong.append(f"{seen[-1]} is not {requirement.specifier}")
     if wrong:
-        return Finding("missing", "packages", "; ".join(wrong) + ": pip install -r requirements.txt")
-    return Finding("ok", "packages", ", ".join(seen[:3]) + f" and {len(seen) - 3} more")
+        yield Finding("missing", "packages", "; ".join(wrong) + ": pip install -r requirements.txt")
+    else:
+        yield Finding("ok", "packages", ", ".join(seen[:3]) + f" and {len(seen) - 3} more")
 
 
-def _machine() -> list[Finding]:
-    import torch
-
-    from kdhelpers.fitting import choose_precision
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    findings = [
-        Finding("ok" if cores > 1 else "note", "cores", f"{cores}, {torch.get_num_threads()} threads for PyTorch")
-    ]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        enough = memory >= 3.5
-        findings.append(
-            Finding(
-                "ok" if enough else "note", "memory", f"{memory:.0f} GiB" + ("" if enough else ": 4 GiB are wanted")
-            )
-        )
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "CPU"
-    precision = choose_precision("auto")
-    slow = "" if precision != "fp32" else " (no fast bf16 here: training takes about twice as long)"
-    findings.append(Finding("ok" if not slow else "note", "training", f"on the {device} in {precision}{slow}"))
-    return findings
+def _machine() -> Iterator[Finding]:
+    cores = joblib.cpu_count()  # those that this process may use
+    yield finding("cores", cores > 1, f"{cores}, {counted(torch.get_num_threads(), 'thread')} for PyTorch")
+    memory = psutil.virtual_memory().total / 2**30
+    yield finding("memory", memory >= 3.5, f"{memory:.0f} GiB", ": 4 GiB are wanted")
+    machine = runtime.this_machine()
+    slow = " (no fast bf16 here: training takes about twice as long)"
+    yield finding("training", machine.precision != "fp32", f"on {machine.device} in {machine.precision}", slow)
 
 
-def _caches() -> list[Finding]:
-    home = data.cache_home()
-    snippets = (home / "data" / "movie_snippets.tsv").is_file()
+def _caches() -> Iterator[Finding]:
     try:
         models.locate(models.EMBEDDED_BACKBONE)
-        backbone = Finding("ok", "backbone", "MiniLM-L6-H384 is installed and whole")
+        yield Finding("ok", "backbone", "MiniLM-L6-H384 is installed and whole")
     except UserError as error:
-        backbone = Finding("missing", "backbone", str(error))
-    text = (
-        "movie snippets are cached"
-        if snippets
-        else "movie snippets are not cached: the first run fetches 2.5 MB with pip"
-    )
-    kept = {kind: len(list((home / kind).glob("[!.]*"))) for kind in ("teachers", "logits", "students")}
-    place = home if home.exists() else home.parent if home.parent.exists() else Path.home()
-    free = shutil.disk_usage(place).free / 2**30
-    return [
-        backbone,
-        Finding("ok" if snippets else "note", "data", text),
-        Finding(
-            "ok",
-            "cache",
-            f"{kept['teachers']} fine-tuned teachers, {kept['logits']} sets of logits, "
-            f"{kept['students']} students ($KD_HOME moves it)",
-        ),
-        Finding(
-            "ok" if free > 3 else "note", "disk", f"{free:.0f} GiB free" + ("" if free > 3 else ": 3 GiB are wanted")
-        ),
-    ]
+        yield Finding("missing", "backbone", str(error))
+    home = storage.cache_home()
+    cached = (home / "data" / "movie_snippets.tsv").is_file()
+    text = "movie snippets are cached" if cached else "movie snippets are not cached"
+    yield finding("data", cached, text, ": the first run fetches 2.5 MB with pip")
+    kinds = {"teachers": "fine-tuned teacher", "logits": "set of logits", "students": "student"}
+    kept = [counted(len(list((home / folder).glob("[!.]*"))), what) for folder, what in kinds.items()]
+    yield Finding("ok", "cache", ", ".join(kept) + " ($KD_HOME moves it)")
+    free = shutil.disk_usage(next(place for place in (home, *home.absolute().parents) if place.exists())).free / 2**30
+    yield finding("disk", free > 3, f"{free:.0f} GiB free", ": 3 GiB are wanted")
 
 
-def _reach() -> list[Finding]:
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+def _reach() -> Iterator[Finding]:
+    hub = "reached: --recipe sst2 and hub models will load"
     try:
-        with urllib.request.urlopen(endpoint, timeout=3):
-            pass
-        hub = Finding("ok", "Hub", "reached: --recipe sst2 and hub models will load")
-    except urllib.error.HTTPError:
-        hub = Finding("ok", "Hub", "reached: --recipe sst2 and hub models will load")
+        urllib.request.urlopen(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=3).close()
+        yield Finding("ok", "Hub", hub)
+    except urllib.error.HTTPError:  # an answer, too
+        yield Finding("ok", "Hub", hub)
     except (OSError, ValueError):
-        hub = Finding("note", "Hub", "not reached: the default recipe runs, --recipe sst2 and hub models do not")
-    here = (
-        os.environ.get("AWS_ACCESS_KEY_ID")
-        or os.environ.get("AWS_PROFILE")
-        or (Path.home() / ".aws" / "credentials").is_file()
-    )
-    aws = Finding(
-        "ok" if here else "note",
-        "AWS",
-        "credentials found" if here else "no credentials: all but a launch on SageMaker works",
-    )
-    return [hub, aws]
+        yield Finding("note", "Hub", "not reached: the default recipe runs, --recipe sst2 and hub models do not")
+    found = aws_credentials()
+    yield finding("AWS", found, "credentials found" if found else "no credentials", ": all but a launch works")
 
 
-def doctor() -> list[Finding]:
-    """Look at versions, machine, caches, Hub and AWS; nothing is downloaded or changed. Takes up to 5 seconds."""
-    return [_python(), _packages(), *_machine(), *_caches(), *_reach()]
+def aws_credentials() -> bool:
+    """Whether AWS credentials are at hand: variables, a container's role (as in Studio), a profile, or SSO's."""
+    named = {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}
+    roles = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    if any(name in named for name in ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", *roles)):
+        return True
+    files = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+    paths = [Path(named.get(name, Path.home() / ".aws" / file)) for name, file in files.items()]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file()]
+    return any(word in text for text in texts for word in ("aws_access_key_id", "sso_", "credential_", "role_arn"))
 
 
-def prepare() -> None:
-    """Fill every cache that the notebooks read: rows, teacher, its logits, three students.
+def fill_caches() -> None:
+    """Fill every cache that the notebooks read: rows, two teachers, their logits, three students.
 
     With them a room needs no network. Some five minutes on two cores, seconds where they are there already.
     """
-    from kdhelpers import ladder, workshop
-
-    kit = workshop.prepare()
-    for name in ladder.OF_THE_NOTEBOOKS:
-        ladder.student(kit, ladder.rung(name))
-        log.info("student %r: in the cache", name)
-
-
-def main(argv: list[str]) -> None:
-    """`python -m kdhelpers doctor`. Raises UserError where something has to be mended."""
-    parser = Parser(prog="python -m kdhelpers doctor", description=__doc__)
-    parser.add_argument("--prepare", action="store_true", help="fill the caches, so that the notebooks need no network")
-    if parser.parse_args(argv).prepare:
-        prepare()
-    findings = doctor()
-    for finding in findings:
-        print(f"{finding.level:8}{finding.name:10}{finding.text}")
-    missing = [finding.name for finding in findings if finding.level == "missing"]
-    if missing:
-        raise UserError(f"mend first: {', '.join(missing)}")
-    print("Ready: python -m kdhelpers distill")
+    log.info("1 of 3: movie snippets, teacher and its logits")
+    kit = distillation.prepare(recipe())
+    for name in experiments.OF_THE_NOTEBOOKS:
+        log.info("2 of 3: student %r", name)
+        experiments.student(kit, experiments.variant(name))
+    log.info("3 of 3: the teacher of notebook 09's files")
+    with tempfile.TemporaryDirectory() as folder:
+        three_class_files(Path(folder))
+        files = {name: f"{folder}/{name}.csv" for name in ("train", "validation", "test")}
+        distillation.prepare(settings_from(files | {"student_layers": 3}))

@@ -1,99 +1,56 @@
-"""What the notebooks start from: the default recipe's rows, teacher and logits, from the cache or made."""
+"""What notebooks do besides the package's own work: short answers, short trainings, commands, and files to try."""
 
 import contextlib
+import dataclasses
 import io
-import logging
 import shlex
-import tempfile
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel, set_seed
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdhelpers import data, fitting, models, train
-from kdhelpers.logits import add_teacher_logits, predict_logits
-from kdhelpers.recipes import MOVIE_SNIPPETS, Recipe
-
-log = logging.getLogger(__name__)
+from kdhelpers import data, distillation, models
+from kdhelpers.distillation import Fit, Prepared
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The default recipe, ready to distil: `splits["train"]` holds the teacher's logits for every row."""
+def logits_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: list[str]) -> torch.Tensor:
+    """A model's logits for a few sentences, float32 [sentences, classes]; `.softmax(-1)` makes probabilities.
 
-    recipe: Recipe
-    rows: data.Rows
-    splits: DatasetDict
-    tokenizer: object
-    teacher: PreTrainedModel
-
-    def labels(self, split: str) -> np.ndarray:
-        """The class ids of a split, int64 [rows]."""
-        return np.array(self.splits[split]["labels"])
-
-    def logits(self, model: PreTrainedModel, split: str) -> np.ndarray:
-        """A model's logits on a split, float32 [rows, classes]."""
-        return predict_logits(model, self.splits[split], self.tokenizer)
-
-    def save(self, model: PreTrainedModel, folder: Path) -> Path:
-        """Write a model with the tokenizer beside it; gives back the folder."""
-        model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        return folder
-
-
-def prepare(seed: int = 42) -> Prepared:
-    """Rows, fine-tuned teacher and cached logits of the default recipe, the same that `distill` makes and uses.
-
-    From the cache in seconds; else the teacher is trained first, two to three minutes on two cores.
+    >>> logits_of(kit.teacher, kit.tokenizer, ["A wonderful film."]).shape  # doctest: +SKIP
+    torch.Size([1, 2])
     """
-    settings = train.RunSettings(MOVIE_SNIPPETS, Path("unused"), seed=seed)
-    rows = train.load_rows(settings, None)
-    tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
-    splits = data.tokenise(rows.splits, tokenizer, MOVIE_SNIPPETS.max_length)
-    set_seed(seed)
-    backbone = models.load_classifier(MOVIE_SNIPPETS.teacher, rows.label_names)
-    with tempfile.TemporaryDirectory() as folder:
-        teacher = train.finetune_teacher(settings, backbone, splits, tokenizer, Path(folder)).model
-    bf16 = fitting.choose_precision("auto") == "bf16"
-    splits["train"], _ = add_teacher_logits(splits["train"], teacher, tokenizer, bf16=bf16)
-    return Prepared(MOVIE_SNIPPETS, rows, splits, tokenizer, teacher)
+    rows = Dataset.from_dict({"input_ids": tokenizer(sentences, truncation=True)["input_ids"]})
+    return torch.as_tensor(models.predict_logits(model, rows, tokenizer))
 
 
-def logits_of(model: PreTrainedModel, tokenizer, sentences: list[str]) -> torch.Tensor:
-    """Logits for a few sentences, float32 [sentences, classes]."""
-    rows = Dataset.from_dict({"input_ids": tokenizer(sentences)["input_ids"]})
-    return torch.as_tensor(predict_logits(model, rows, tokenizer))
+def train_briefly(kit: Prepared, rows: Dataset, teacher: PreTrainedModel | None = None, **changes: Any) -> Fit:
+    """One epoch of the recipe's student on `rows`, and a line that says with which settings.
 
-
-def train_briefly(
-    kit: Prepared, rows: Dataset, teacher: PreTrainedModel | None = None, learning_rate: float = 1e-4, seed: int = 42
-) -> fitting.Fit:
-    """One epoch of the default student on `rows`, as `distill` would train it; `teacher` makes it a live one."""
-    recipe = replace(kit.recipe, learning_rate=learning_rate)
-    settings = train.RunSettings(recipe, Path("unused"), seed=seed)
-    student = train.build_student(settings, kit.teacher, kit.rows.label_names)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = fitting.training_arguments(
-            Path(folder),
-            recipe,
-            steps=fitting.steps_per_epoch(len(rows), recipe.batch_size),
-            evaluations=1,
-            seed=seed,
-            precision=fitting.choose_precision("auto"),
-            has_validation=False,
-            options={"save_strategy": "no"},
-        )
-        set_seed(seed)
-        return fitting.fit("student", student, rows, None, kit.tokenizer, arguments, teacher=teacher)
+    `rows` hold the column `teacher_logits`, unless a live `teacher` is given. `changes` are options of the run, e.g.
+    `learning_rate=3e-4` (1e-4 where it is not given). Returns the last checkpoint, its seconds in `.seconds`.
+    """
+    settings = dataclasses.replace(kit.settings, **{"epochs": 1, "learning_rate": 1e-4, **changes})
+    run = dataclasses.replace(kit, settings=settings)
+    said = ("batch_size", "learning_rate", "alpha", "temperature", "dropout", "seed")
+    steps = distillation.steps_for(settings, run.machine, len(rows))
+    print(f"{steps} steps;", ", ".join(f"{name} {getattr(settings, name):g}" for name in said))
+    student = distillation.build_student(settings, run.teacher, run.label_names)
+    return distillation.train_student(
+        run, student, rows, validation=None, teacher=teacher, options={"save_strategy": "no"}
+    )
 
 
 def command(line: str) -> int:
-    """Run a `python -m kdhelpers` command in this process and print all that it says; gives back its exit code."""
+    """Run a `python -m kdhelpers` command in this process and print all that it says; returns its exit code.
+
+    >>> command("distill --temparature 3")
+    error: unknown argument --temparature: did you mean --temperature?
+    2
+    """
     from kdhelpers.__main__ import main
 
     said = io.StringIO()
@@ -106,7 +63,7 @@ def command(line: str) -> int:
 def three_class_files(folder: Path, train_rows: int = 2400, labelled: int = 900, held_out: int = 600) -> None:
     """Write train.csv, validation.csv and test.csv with the labels bad, mixed and good, made from the ratings.
 
-    About a third of the rows each. A stand-in for a reader's own files: in train.csv only `labelled` rows have a label.
+    About a third of the rows each, in place of a reader's own files; in train.csv only `labelled` rows have a label.
     """
     rows = list({data.fold(row["text"]): row for row in data.read_movie_snippets()}.values())
     order = np.random.default_rng(data.SPLIT_SEED).permutation(len(rows))

@@ -1,149 +1,202 @@
-"""The ladder of students, and the search, on tiny models and made-up runs."""
+"""The ablation on tiny models and made-up runs, and what the recorded one says."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from datasets import Dataset, DatasetDict
 from transformers import DataCollatorWithPadding
 
-from kdhelpers import data, fitting, ladder, models, search, workshop
+from kdhelpers import data, distillation, experiments, models
+from kdhelpers.distillation import Fit
 from kdhelpers.errors import UserError
-from kdhelpers.logits import add_teacher_logits
-from kdhelpers.recipes import MOVIE_SNIPPETS
-from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_teacher
+from kdhelpers.experiments import ablation
+
+TINY = experiments.Variant("tiny", layers=1, epochs=1)
 
 
 @pytest.fixture
-def kit(tmp_path, monkeypatch):
-    """The tiny task in the clothes of the default recipe: 40 labelled rows, 24 without, 64 to validate and to test."""
-    monkeypatch.setenv("KD_HOME", str(tmp_path / "home"))
-    tokenizer, names = tiny_tokenizer(), ["negative", "positive"]
-    teacher = models.set_labels(trained_tiny_teacher(), names)
-    folder = save_model(tmp_path / "teacher", teacher, tokenizer)
-    parts = {}
-    for seed, (name, count) in enumerate({"train": 64, "validation": 64, "test": 64}.items()):
-        rows = teachable_rows(count, seed)
-        parts[name] = Dataset.from_list([row | {"id": str(index)} for index, row in enumerate(rows)])
-    parts["train"] = data.withhold_labels(parts["train"], keep=40)
-    rows = data.Rows(DatasetDict(parts), names)
-    recipe = replace(MOVIE_SNIPPETS, teacher=str(folder), student_layers=1, batch_size=8, max_length=32)
-    splits = data.tokenise(rows.splits, tokenizer, 32)
-    splits["train"], _ = add_teacher_logits(splits["train"], teacher, tokenizer)
-    return workshop.Prepared(recipe, rows, splits, tokenizer, teacher)
+def trainings(kit, monkeypatch):
+    """What was asked of `train_student`, which here trains nothing."""
+    asked = []
+
+    def train_student(prepared, model, rows, **how):
+        asked.append({"settings": prepared.settings, "model": model, "rows": rows, **how})
+        return Fit(model, 1.0, 0.5)
+
+    monkeypatch.setattr(distillation, "train_student", train_student)
+    monkeypatch.setattr(ablation, "int8_accuracy", lambda *_: 0.5)
+    everything = kit.rows.splits["train"].remove_columns("label").add_column("label", [i % 2 for i in range(64)])
+    complete = data.Rows(kit.rows.splits | {"train": everything}, kit.label_names)
+    monkeypatch.setattr(data, "movie_snippets", lambda **_: complete)
+    return asked
 
 
-def test_every_rung_takes_the_same_steps_and_sees_the_rows_it_says(kit, monkeypatch):
-    seen, seen_rows = {}, {}
-
-    def fit(name, model, rows, validation, tokenizer, arguments, *, teacher=None):
-        columns = {"input_ids", "attention_mask", "label", "label_ids", "labels"}  # what Trainer keeps
-        seen_rows[name] = rows.select_columns([c for c in rows.column_names if c in columns])
-        seen[name] = (len(rows), sum(label >= 0 for label in rows["labels"]), arguments, teacher)
-        return fitting.Fit(model, 1.0, 0.5)
-
-    monkeypatch.setattr(fitting, "fit", fit)
-    monkeypatch.setattr(ladder, "int8_accuracy", lambda *_: 0.5)
-    monkeypatch.setattr(ladder, "all_labels", lambda ids: [int(row_id) % 2 for row_id in ids])
-    for rung in (*ladder.WHAT_HELPS, *ladder.STATES):
-        row, _ = ladder.run_rung(replace(rung, layers=1, texts=rung.texts and 10), kit, seed=0)
-        assert row["steps"] == 8 * kit.recipe.epochs
-        assert np.isnan(row["int8_accuracy"])  # measured for what one would deploy only
-    rows = {name: (count, labelled) for name, (count, labelled, _, _) in seen.items()}
+def test_every_variant_takes_the_same_steps_and_sees_the_rows_it_says(kit, trainings):
+    for variant in (*ablation.WHAT_HELPS, *ablation.HIDDEN):
+        row = ablation.run_variant(replace(variant, layers=1, texts=variant.texts and 10), kit)
+        assert row["steps"] == 8 * 3
+        assert "int8_accuracy" not in row, "measured for what one would deploy only"
+    seen = {one["name"]: one for one in trainings}
+    rows = {name: (len(one["rows"]), sum(label >= 0 for label in one["rows"]["labels"])) for name, one in seen.items()}
     assert rows["labels only"] == rows["+ teacher's layers"] == rows["+ logits on labelled rows"] == (40, 40)
     assert rows["+ logits on 2,000 texts"] == (50, 40)
     assert rows["+ logits on all texts"] == (64, 40)
     assert rows["all 8,070 labels, no teacher"] == rows["all 8,070 labels + logits"] == (64, 64)
-    batch = DataCollatorWithPadding(kit.tokenizer)([seen_rows["all 8,070 labels, no teacher"][i] for i in (50, 51)])
-    assert batch["labels"].tolist() == [0, 1], "withheld labels that come back must reach the model"
-    alphas = {name: arguments.alpha for name, (_, _, arguments, _) in seen.items()}
+    alphas = {name: one["settings"].alpha for name, one in seen.items()}
     assert alphas["labels only"] == alphas["all 8,070 labels, no teacher"] == 1.0
     assert alphas["+ logits on all texts"] == 0.0
-    assert seen["+ PKD"][3] is kit.teacher
-    assert seen["+ logits on all texts"][3] is None
+    assert alphas["all 8,070 labels + logits"] == 0.5
+    assert seen["+ PKD"]["teacher"] is kit.teacher
+    assert seen["+ PKD"]["settings"].hidden_states == "pkd"
+    assert seen["+ logits on all texts"]["teacher"] is None
+
+
+def test_withheld_labels_that_come_back_reach_the_model(kit, trainings):
+    ablation.run_variant(replace(experiments.variant("all 8,070 labels, no teacher"), layers=1), kit)
+    rows = trainings[0]["rows"]
+    kept = rows.select_columns(
+        [n for n in rows.column_names if n in ("input_ids", "attention_mask", "labels", "label")]
+    )
+    assert DataCollatorWithPadding(kit.tokenizer)([kept[i] for i in (50, 51)])["labels"].tolist() == [0, 1]
+
+
+def test_labels_that_nobody_knows_are_asked_of_nobody(kit):
+    own = replace(kit, settings=replace(kit.settings, train="mine.csv"))
+    with pytest.raises(UserError, match="label of every row"):
+        ablation.rows_for(experiments.variant("all 8,070 labels + logits"), own)
+
+
+def test_a_student_from_the_backbone_owes_the_teacher_nothing(kit, trainings):
+    for start in ("teacher", "backbone"):
+        ablation.run_variant(replace(TINY, start=start), kit)
+    cut, control = (one["model"].classifier.weight for one in trainings)
+    assert np.array_equal(cut.detach(), kit.teacher.classifier.weight.detach())
+    assert not np.array_equal(control.detach(), kit.teacher.classifier.weight.detach())
 
 
 def test_a_student_comes_from_the_cache_the_second_time(kit, monkeypatch):
-    rung = ladder.Rung("tiny", layers=1, epochs=1)
-    first = ladder.student(kit, rung)
-    monkeypatch.setattr(ladder, "run_rung", lambda *_: pytest.fail("trained again"))
-    again = ladder.student(kit, rung)
+    first = experiments.student(kit, TINY)
+    monkeypatch.setattr(distillation, "train_student", lambda *_, **__: pytest.fail("trained again"))
+    again = experiments.student(kit, replace(TINY, name="the same under another name"))
     # near, not equal: the two attention kernels round differently; half precision would be 100 times further off
     assert np.abs(kit.logits(first, "test") - kit.logits(again, "test")).max() < 1e-5
 
 
-def test_an_interrupted_ladder_goes_on_where_it_stopped(kit, tmp_path, monkeypatch):
+def other_label(kit):
+    labels = list(kit.splits["train"]["labels"])
+    table = kit.splits["train"].remove_columns("labels").add_column("labels", [1 - labels[0], *labels[1:]])
+    return replace(kit, splits=kit.splits | {"train": table})
+
+
+def other_logits(kit):
+    soft = 2 * np.array(kit.splits["train"][data.TEACHER_LOGITS])
+    table = kit.splits["train"].remove_columns(data.TEACHER_LOGITS).add_column(data.TEACHER_LOGITS, soft.tolist())
+    return replace(kit, splits=kit.splits | {"train": table})
+
+
+def other_weights(kit):
+    teacher = models.student_from_layers(kit.teacher, (1, 2))
+    teacher.classifier.bias.data += 1
+    return replace(kit, teacher_fit=replace(kit.teacher_fit, model=teacher))
+
+
+CHANGES = {
+    "fewer rows": lambda kit: replace(kit, splits=kit.splits | {"train": kit.splits["train"].select(range(63))}),
+    "another order": lambda kit: replace(kit, splits=kit.splits | {"train": kit.splits["train"].shuffle(seed=1)}),
+    "a label": other_label,
+    "the answers": other_logits,
+    "validation": lambda kit: replace(kit, splits=kit.splits | {"validation": kit.splits["test"]}),
+    "the teacher": other_weights,
+    "a setting": lambda kit: replace(kit, settings=replace(kit.settings, temperature=2.0)),
+    "the seed": lambda kit: replace(kit, settings=replace(kit.settings, seed=7)),
+    "precision": lambda kit: replace(kit, machine=replace(kit.machine, precision="bf16")),
+    "processes": lambda kit: replace(kit, machine=replace(kit.machine, processes=2)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_training_is_another_student(kit, trainings, change):
+    experiments.student(kit, TINY)
+    experiments.student(kit, TINY)
+    assert len(trainings) == 1
+    experiments.student(CHANGES[change](kit), TINY)
+    assert len(trainings) == 2
+
+
+def test_an_interrupted_ablation_goes_on_where_it_stopped(kit, tmp_path, monkeypatch):
     asked = []
 
-    def run_rung(rung, kit, seed):
-        asked.append((rung.name, seed))
+    def run_variant(variant, kit):
+        asked.append((variant.name, kit.settings.seed))
         if len(asked) == 3:
             raise KeyboardInterrupt
-        row = ladder.teacher_row(kit, seed) | {"rung": rung.name, "layers": rung.layers}
-        return row, None
+        return ablation.row_for(variant.name, "sizes", kit, kit.teacher)
 
-    monkeypatch.setattr(ladder, "run_rung", run_rung)
-    monkeypatch.setattr(ladder, "estimate_minutes", lambda rungs: 1.0)
-    monkeypatch.setattr(workshop, "prepare", lambda seed: kit)
+    monkeypatch.setattr(ablation, "run_variant", run_variant)
+    monkeypatch.setattr(distillation, "prepare", lambda settings: replace(kit, settings=settings))
+    file = tmp_path / "runs.csv"
     with pytest.raises(KeyboardInterrupt):
-        ladder.climb(["sizes"], 2, tmp_path / "runs.csv")
-    assert len(ladder.read(tmp_path / "runs.csv")) == 3, "the teacher and two students"
-    runs = ladder.climb(["sizes"], 2, tmp_path / "runs.csv")
+        experiments.run_ablation(["sizes"], 2, file)
+    assert list(pd.read_csv(file)["variant"]) == ["teacher", "1 layer", "2 layers"]
+    runs = experiments.run_ablation(["sizes"], 2, file)
     assert len(asked) == 7, "one was asked for twice"
     assert len(runs) == 8
-    assert ladder.summary(runs).loc["2 layers", "count"] == 2
-    assert not runs.duplicated(["rung", "seed"]).any()
+    assert experiments.summary(runs).loc["2 layers", "count"] == 2
+    assert not runs.duplicated(["variant", "seed"]).any()
 
 
-def test_right_rows_survive_the_file():
-    right = np.random.default_rng(0).random(1000) < 0.8
-    assert np.array_equal(ladder.unpack(ladder.pack(right)), right)
+def test_the_time_that_is_left_is_told_from_the_first_student(kit, tmp_path, monkeypatch, caplog):
+    clock = iter(range(0, 10_000, 60))
+    monkeypatch.setattr(ablation.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(ablation, "run_variant", lambda v, kit: ablation.row_for(v.name, "long", kit, kit.teacher))
+    monkeypatch.setattr(distillation, "prepare", lambda settings: replace(kit, settings=settings))
+    with caplog.at_level(logging.INFO, "kdhelpers"):
+        experiments.run_ablation(["sizes"], 1, tmp_path / "runs.csv")
+    assert "3 of 3 students are to be trained" in caplog.text
+    assert "60 s: about 6 minutes for the other 2" in caplog.text, "2 and 4 layers after 1: six times its minute"
 
 
-def made_up_runs(difference):
-    import pandas as pd
+def test_what_is_recorded_is_what_it_was(kit):
+    runs = experiments.recorded()
+    assert len(runs) == 51
+    for name, found in runs.groupby("variant"):
+        for seed, right in ablation.right_rows(runs, name).items():
+            assert right.mean() == pytest.approx(found.set_index("seed")["test_accuracy"][seed])
+    known = {one.name for group in experiments.GROUPS.values() for one in group}
+    assert set(runs["variant"]) == known | {"teacher"}
+    assert set(runs["group"]) == set(experiments.GROUPS) | {"teacher"}
 
-    draw, rows = np.random.default_rng(1), []
-    for seed in (1, 2, 3):
-        base = draw.random(1000) < 0.75
-        better = base | (draw.random(1000) < difference)
-        rows += [{"rung": name, "seed": seed, "right": ladder.pack(r)} for name, r in (("a", better), ("b", base))]
-    return pd.DataFrame(rows)
 
-
-def test_rungs_are_compared_row_by_row_over_seeds():
-    gain = ladder.paired_over_seeds(made_up_runs(0.2), "a", "b")
-    assert gain.interval95[0] > 0.02
-    assert "is better than" in gain.text
-    same = ladder.paired_over_seeds(made_up_runs(0.0), "a", "b")
-    assert same.difference == 0
-    assert "no evidence of a difference" in same.text
+def test_a_gain_that_one_seed_made_is_no_evidence():
+    """By seed +4.3, +0.3 and 0.0 points: with the seeds held fixed its interval leaves out 0."""
+    runs = experiments.recorded()
+    several = [
+        experiments.paired_over_seeds(runs, "+ teacher's layers", "labels only"),
+        experiments.paired_over_seeds(runs, "+ logits on all texts", "labels only"),
+    ]
+    assert list(several[0].by_seed.values()) == pytest.approx([0.043, 0.003, 0.0])
+    assert "no evidence of a difference" in several[0].text
+    assert several[1].interval95[0] > 0.01
     with pytest.raises(UserError, match="no seed has both"):
-        ladder.paired_over_seeds(made_up_runs(0.0), "a", "c")
+        experiments.paired_over_seeds(runs, "labels only", "no such variant")
 
 
-def test_a_file_that_is_no_ladder_is_refused(tmp_path):
+def test_a_file_that_is_no_ablations_is_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="no column rung"):
-        ladder.read(tmp_path / "x.csv")
+    with pytest.raises(UserError, match="no column variant"):
+        ablation.read_runs(tmp_path / "x.csv")
+    with pytest.raises(UserError, match="cannot read"):
+        ablation.read_runs(tmp_path / "none.csv")
 
 
-def test_search_keeps_every_trial_and_cuts_the_depth_that_was_asked_for(kit, monkeypatch):
-    depths = []
-    cut = models.student_from_layers
-    monkeypatch.setattr(
-        models, "student_from_layers", lambda parent, layers: depths.append(len(layers)) or cut(parent, layers)
-    )
+def test_a_file_from_before_the_columns_new_name_goes_on(tmp_path):
+    experiments.recorded().rename(columns={"variant": "rung"}).to_csv(tmp_path / "old.csv", index=False)
+    assert len(experiments.run_ablation(["helps"], 3, tmp_path / "old.csv")) == 51
 
-    def space(trial):
-        return {
-            "alpha": trial.suggest_float("alpha", 0.0, 1.0),
-            "temperature": trial.suggest_float("temperature", 1.0, 8.0),
-            "layers": trial.suggest_int("layers", 1, 2),
-        }
 
-    study = search.search(kit, kit.splits["train"], kit.splits["validation"], space, trials=4)
-    table = search.table(study)
-    assert len(table) == 4
-    assert table["accuracy"].is_monotonic_decreasing
-    assert {trial.params["layers"] for trial in study.trials} == set(depths) == {1, 2}
+def test_a_variant_is_found_by_its_name():
+    assert experiments.variant("4 layers").layers == 4
+    with pytest.raises(UserError, match="there are labels only"):
+        experiments.variant("5 layers")

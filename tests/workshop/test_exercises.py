@@ -1,11 +1,15 @@
 """The exercises' checks: three answers, and a message of its own for each mistake that readers make."""
 
+import re
+
 import nbformat
 import numpy as np
 import pytest
+import torch
 import torch.nn.functional as F
 
-from kdhelpers import check, data, evaluation, latency
+from kdhelpers import data, evaluation
+from kdhelpers.workshop import exercises
 from tests.test_notebooks import NOTEBOOKS, code_cells, tags
 
 
@@ -13,11 +17,29 @@ def differ(first, second, texts):
     return [t for t in texts if first(t)["input_ids"] != second(t)["input_ids"]]
 
 
-def loss(swapped=False, squared=True):
+def read_alike(first, second, texts):
+    return [t for t in texts if first(t)["input_ids"] == second(t)["input_ids"]]
+
+
+def whole_encodings_differ(first, second, texts):
+    return [t for t in texts if dict(first(t)) != dict(second(t))]
+
+
+def ids_out_of_order(first, second, texts):
+    return [t for t in texts if set(first(t)["input_ids"]) != set(second(t)["input_ids"])]
+
+
+def gap(confidence, correct):
+    return confidence.mean() - correct.mean()
+
+
+def loss(swapped=False, squared=True, reduction="batchmean", turned=False):
     def function(student, teacher, labels, alpha, temperature):
         hard = F.cross_entropy(student, labels)
+        if turned:
+            student, teacher = teacher, student
         soft = F.kl_div(
-            F.log_softmax(student / temperature, -1), F.softmax(teacher / temperature, -1), reduction="batchmean"
+            F.log_softmax(student / temperature, -1), F.softmax(teacher / temperature, -1), reduction=reduction
         )
         soft = soft * (temperature**2 if squared else 1)
         return (1 - alpha) * hard + alpha * soft if swapped else alpha * hard + (1 - alpha) * soft
@@ -25,22 +47,16 @@ def loss(swapped=False, squared=True):
     return function
 
 
-def wrong_way_round(student, teacher, labels, alpha, temperature):
-    hard = F.cross_entropy(student, labels)
-    soft = F.kl_div(
-        F.log_softmax(teacher / temperature, -1), F.softmax(student / temperature, -1), reduction="batchmean"
-    )
-    return alpha * hard + (1 - alpha) * temperature**2 * soft
-
-
-def space(high=0.25, log=True, ranged=True):
+def space(high=0.25, log=True, layers="suggest_int", given=None):
     def function(trial):
-        return {
+        kinds = {"suggest_categorical": ([2, 3],)}
+        found = {
             "alpha": trial.suggest_float("alpha", 0.0, high),
             "temperature": trial.suggest_float("temperature", 2.0, 6.0),
-            "layers": trial.suggest_int("layers", 2, 3) if ranged else trial.suggest_categorical("layers", [2, 3]),
+            "layers": getattr(trial, layers)("layers", *kinds.get(layers, (2, 3))),
             "learning_rate": trial.suggest_float("learning_rate", 1e-4, 6e-4, log=log),
         }
+        return found | (given or {})
 
     return function
 
@@ -51,68 +67,117 @@ def padded_to_longest_of_all(lengths, batch_size):
 
 TABLE, STUDENT, TEACHER = 30522 * 384, 17_390_594, 22_713_986
 LIVE = "--train train.csv --student-layers 4 --temperature 4 --live-teacher"
-DOLLARS, SPENT = (50 * latency.dollars_per_million(ms, 0.2) for ms in (11.4, 0.6))
+SPENT, WOULD_BE = (50e6 * ms / 1000 / 3600 * 0.2 for ms in (0.6, 12.0))
+SAVED = WOULD_BE - SPENT
 P = evaluation.mcnemar_p(np.arange(44) < 30, np.arange(44) >= 30)
-# check: (right answer, then wrong ones, each with a word of its message)
+# check: (right answers, then wrong ones, each with a word of its message)
 EXERCISES = {
-    "embedding_share": (TABLE / STUDENT, [(100 * TABLE / STUDENT, "percentage"), (TABLE / TEACHER, "of the teacher")]),
-    "read_differently": (differ, [(lambda a, b, t: [], "not found"), (lambda a, b, t: t, "token_type_ids")]),
+    "embedding_share": (
+        [TABLE / STUDENT, 0.674, 0.67],
+        [
+            (100 * TABLE / STUDENT, "percent"),
+            (TABLE / TEACHER, "of the teacher"),
+            ((TABLE + 514 * 384) / STUDENT, "too large"),
+            (0.5, "too small"),
+        ],
+    ),
+    "read_differently": (
+        [differ, lambda *given: set(differ(*given))],
+        [
+            (lambda a, b, t: [], "not found"),
+            (lambda a, b, t: t, "read alike by both and was found"),
+            (read_alike, "those are the texts that both read alike"),
+            (whole_encodings_differ, "token_type_ids"),
+            (ids_out_of_order, "in order"),
+        ],
+    ),
     "padding_share": (
-        data.padding_share,
-        [(padded_to_longest_of_all, "longest of all"), (lambda *a: 1 - data.padding_share(*a), "that is text")],
+        [data.padding_share],
+        [
+            (padded_to_longest_of_all, "longest of all"),
+            (lambda *a: 1 - data.padding_share(*a), "that is text"),
+            (lambda lengths, size: data.padding_share(lengths, 2), "expected"),
+            (lambda *a: None, "return missing"),
+        ],
     ),
     "calibration_gap": (
-        lambda confidence, correct: confidence.mean() - correct.mean(),
+        [gap],
         [
-            (lambda confidence, correct: correct.mean() - confidence.mean(), "sign"),
-            (lambda confidence, correct: confidence.mean(), "0.25"),
+            (lambda confidence, correct: -gap(confidence, correct), "positive gap"),
+            (lambda confidence, correct: abs(gap(confidence, correct)), "negative one"),
+            (lambda confidence, correct: 100 * gap(confidence, correct), "percentage points"),
+            (lambda confidence, correct: confidence.mean(), "expected 0.25"),
+            (lambda confidence, correct: 0.25, "negative one"),
         ],
     ),
     "distillation_loss": (
-        loss(),
+        [loss(), lambda *given: float(loss()(*given))],
         [
             (loss(swapped=True), "changed places"),
             (loss(squared=False), "T^2 is missing"),
             (loss(swapped=True, squared=False), "both mistakes"),
             (lambda student, teacher, *rest: loss()(teacher, student, *rest), "expected"),
-            (wrong_way_round, "the teacher is the target"),
+            (loss(turned=True), "the teacher is the target"),
+            (loss(reduction="mean"), "batchmean"),
+            (lambda *given: None, "return missing"),
         ],
     ),
-    "mcnemar": (P, [(P / 2, "one direction"), (0.5, "too large")]),
+    "mcnemar": (
+        [P, 0.0226, 0.023],
+        [(P / 2, "one direction"), (0.5, "too large"), (0.0159, "chi-square"), (0.02, "too small"), (2.26, "percent")],
+    ),
     "search_space": (
-        space(),
+        [space()],
         [
             (space(high=1.0), "alpha goes from 0 to 1"),
             (space(log=False), "log=True"),
-            (space(ranged=False), "suggest_int"),
+            (space(layers="suggest_categorical"), "suggest_int"),
+            (space(layers="suggest_float"), "layers is a range here: take suggest_int"),
+            (space(given={"alpha": 0.3}), "alpha must be what the trial suggests"),
+            (space(given={"lr": 1e-4}), "a dictionary of alpha"),
+            (lambda trial: None, "a dictionary of alpha"),
         ],
     ),
     "dollars_saved": (
-        DOLLARS,
-        [(DOLLARS / 50, "fifty"), (SPENT, "student costs"), (DOLLARS * 2, "too large")],
+        [SAVED, 31.7, 32],
+        [
+            (SAVED / 50, "fifty"),
+            (SPENT, "student costs; take"),
+            (WOULD_BE, "what the teacher costs; take"),
+            (SAVED * 2, "too large"),
+        ],
     ),
     "distill_command": (
-        LIVE,
-        [(LIVE.replace(" --live-teacher", ""), "cache"), (LIVE.replace("temperature 4", "temperature 2"), "not 4")],
+        [LIVE, LIVE.replace("--student-layers 4", "--student_layers=4"), LIVE + " --output here"],
+        [
+            (LIVE.replace(" --live-teacher", ""), "cache"),
+            (LIVE.replace("temperature 4", "temperature 2"), "not 4"),
+            (LIVE.replace(" --temperature 4", ""), "temperature is right by luck"),
+            (LIVE + " --validation validation.csv", "validation would be validation.csv"),
+            (LIVE + " --alpha 0.5", "alpha would be 0.5"),
+            (LIVE.replace("train.csv", "test.csv"), "train would be test.csv"),
+            (LIVE.replace("temperature", "temparature"), "did you mean --temperature?"),
+        ],
     ),
 }
 
 
+@pytest.mark.filterwarnings("ignore:reduction")
 @pytest.mark.parametrize("name", EXERCISES)
 def test_three_answers(name, capsys):
     right, wrong = EXERCISES[name]
-    judge = getattr(check, name)
+    judge = getattr(exercises, name)
     judge(...)
     assert capsys.readouterr().out.startswith("not attempted")
-    judge(right)
-    assert capsys.readouterr().out == "passed\n"
-    messages = []
+    for answer in right:
+        judge(answer)
+        assert capsys.readouterr().out == "passed\n"
     for answer, sign in wrong:
         judge(answer)
-        messages.append(capsys.readouterr().out)
-        assert messages[-1].startswith("not yet")
-        assert sign in messages[-1]
-    assert len(set(messages)) == len(wrong) >= 2
+        said = capsys.readouterr().out
+        assert said.startswith("not yet: ")
+        assert sign in said
+        assert len(said) < 200, "a sentence, whatever was returned"
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -120,17 +185,42 @@ def test_an_answer_that_raises_is_told_so(name, capsys):
     def careless(*_):
         raise KeyError("nothing here")
 
-    getattr(check, name)(careless)
-    assert capsys.readouterr().out.startswith("not yet: ")
+    for answer in (careless, None, "a word", torch.tensor([1.0, 2.0])):
+        getattr(exercises, name)(answer)
+        assert capsys.readouterr().out.startswith("not yet: ")
+
+
+def test_the_spot_plan_is_judged_whole(capsys):
+    from kdhelpers import sagemaker
+
+    if not hasattr(sagemaker, "JobPlan"):
+        pytest.skip("kdhelpers.sagemaker is being ported")
+
+    def plan(options, **job):
+        times = {"max_minutes": 60, "max_wait_minutes": 90}
+        return sagemaker.JobPlan(options, **{"instance": "ml.g4dn.xlarge", "spot": True, **times, **job})
+
+    asked = {"recipe": "sst2", "temperature": 4}
+    for answer, words in (
+        (..., "not attempted"),
+        (plan(asked), "passed"),
+        (plan(asked, max_wait_minutes=30), "not yet: the maximum waiting time (1800 s) is shorter"),
+        (plan(asked, spot=False, max_wait_minutes=None), "not yet: spot is False"),
+        (plan({"recipe": "sst2"}), "not yet: temperature would be 3.0, not 4.0"),
+        (plan(asked | {"alpha": 1}), "not yet: alpha would be 1.0"),
+        (plan({"temparature": 4}), "did you mean --temperature?"),
+        ("ml.g4dn.xlarge", "not yet: "),
+    ):
+        exercises.spot_plan(answer)
+        assert words in capsys.readouterr().out
 
 
 def test_every_exercise_of_the_series_is_tested_here():
-    used = {
-        call.split("(")[0]
+    solutions = [
+        cell.source
         for path in NOTEBOOKS
         for cell in code_cells(nbformat.read(path, as_version=4))
         if "solution" in tags(cell)
-        for call in cell.source.split("kd.check.")[1:]
-    }
-    assert used
-    assert used <= {*EXERCISES, "spot_plan"}, "that one is tested with the rest of notebook 08, in test_sagemaker.py"
+    ]
+    used = {name for source in solutions for name in re.findall(r"kd\.(?:check|exercises)\.(\w+)\(", source)}
+    assert used == {*EXERCISES, "spot_plan"}

@@ -1,0 +1,34 @@
+"""`python -m kdhelpers ablation`: students over seeds, sizes, amounts of text and losses: what helps, and what not."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kdhelpers.cli.parsing import Parser
+from kdhelpers.errors import UserError
+
+
+def main(argv: list[str]) -> None:
+    """Run what the file does not hold yet, and print all of it. Raises UserError for options that make no sense."""
+    from kdhelpers import experiments
+
+    groups = experiments.GROUPS
+    parser = Parser(prog="python -m kdhelpers ablation", description=__doc__)
+    parser.add_argument("--groups", nargs="+", default=list(groups), help=f"which variants: {', '.join(groups)}")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 42 on (default 3)")
+    parser.add_argument("--output", default="runs/ablation.csv", help="the file that holds a row a run")
+    parser.add_argument("--figure", help="also draw the ablation into this PNG file")
+    options = parser.parse_args(argv)
+    unknown = [group for group in options.groups if group not in groups]
+    if unknown or options.seeds < 1:
+        raise UserError(f"--groups are {', '.join(groups)} and --seeds at least 1, not {unknown or options.seeds}")
+    runs = experiments.run_ablation(options.groups, options.seeds, Path(options.output))
+    table = experiments.summary(runs)
+    percent = 100 * table[["mean", "std", "int8"]]
+    percent["of teacher"] = 100 * table["mean"] / table["mean"].get("teacher", np.nan)
+    print("\nTest accuracy in %, over seeds; int8: of the exported student.")
+    print(percent.round(1).join(table[["layers", "count"]]).rename_axis(None).to_string(na_rep=""))
+    if options.figure:
+        from kdhelpers.workshop import figures
+
+        figures.save(figures.ablation(table, runs), Path(options.figure))
