@@ -1,6 +1,6 @@
 """Do the notebooks say the same everywhere? Run them all under nbval in every condition that a reader may have.
 
-python -m tests.conditions [NAME ...]   (about ten minutes each; without names: all)
+python -m tests.tools.conditions [NAME ...]   (about ten minutes each; without names: all)
 """
 
 import os
@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 START_LOOPBACK = 'ip link set lo up && exec "$@"'  # a kernel is spoken to over it
 NBVAL = ["-p", "tests.nbval_plugin", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=600", "-q"]
 NBVAL += [f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}", f"--rootdir={ROOT}"]
