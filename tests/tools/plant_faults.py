@@ -99,7 +99,7 @@ FAULTS = (
     ),
     Fault(
         "labels shuffled",
-        replace("kdhelpers/data/snippets.py", "int(row[\"rating\"] > 0)", "int(hash(row[\"text\"]) % 2)"),
+        replace("kdhelpers/data/snippets.py", 'int(row["rating"] > 0)', 'int(hash(row["text"]) % 2)'),
         ("tests/data", *NBVAL, NOTEBOOK.format("02_dataset")),
     ),
     Fault(
