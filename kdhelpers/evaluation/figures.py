@@ -1,18 +1,25 @@
 """The style of every figure, and the figure of a run: colour-blind safe (Okabe and Ito 2008), readable in grey."""
 
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import IO
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 COLOURS = {"teacher": "#0072B2", "control": "#E69F00", "student": "#009E73"}
 MARKERS = {"teacher": "s", "control": "^", "student": "o"}
 LABELS = {"teacher": "teacher", "control": "control (no teacher)", "student": "distilled student"}
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind a text, so that no line runs through it
+SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]  # where a mark's label may stand
 
 
 def new_figure(width: float = 6.4, height: float = 4.0, columns: int = 1):
-    """A figure and its axes in the series' style, with no global state touched."""
+    """A figure of so many inches and its axes in the series' style, with no global state touched."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
-    axes = figure.subplots(1, columns)
+    axes = figure.subplots(1, columns, sharey=True)
     for axis in axes if columns > 1 else [axes]:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="#DDDDDD", linewidth=0.8)
@@ -20,35 +27,51 @@ def new_figure(width: float = 6.4, height: float = 4.0, columns: int = 1):
     return figure, axes
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, place: Path | IO[bytes]) -> None:
     """Write a figure as PNG without the library's version in it, so that equal figures are equal files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
-    return path
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(place, format="png", metadata={"Software": None})
+
+
+def place_labels(axis: Axes, points: list, texts: list[str], avoid: Sequence = (), sides: list = SIDES) -> None:
+    """Write a text beside each point (x, y) of the data, so that none covers another, a mark, or a point to `avoid`.
+
+    Call it last: labels are placed on the figure as it stands, each where it covers least.
+    """
+    axis.figure.draw_without_rendering()  # type: ignore[union-attr]
+    frame = axis.get_window_extent()
+    marks = axis.transData.transform([*points, *avoid])
+    taken = [Bbox.from_bounds(x - 10, y - 10, 20, 20) for x, y in marks]
+    for point, text in zip(points, texts, strict=True):
+        note = axis.annotate(text, point, (0, 0), textcoords="offset points", in_layout=False, bbox=WHITE)
+        tried: list = []
+        for distance, (x, y) in product((10, 20, 32), sides):
+            ha, va = ("center", "left", "right")[x], ("center", "bottom", "top")[y]
+            note.set(position=(distance * x, distance * y), ha=ha, va=va)
+            box = note.get_window_extent()
+            outside = not (frame.fully_contains(*box.p0) and frame.fully_contains(*box.p1))
+            tried.append((box.count_overlaps(taken) + outside, len(tried), note.xyann, ha, va, box))
+        *_, place, ha, va, box = min(tried)
+        note.set(position=place, ha=ha, va=va)
+        taken.append(box)
 
 
 def accuracy_against_parameters(metrics: dict) -> Figure:
     """A run's result: test accuracy with 95 % interval against millions of parameters, one mark a model."""
     figure, axis = new_figure()
     names = [name for name in COLOURS if name in metrics]
-    for name in names:
-        values = metrics[name]
-        x, y = values["parameters"] / 1e6, 100 * values["test_accuracy"]
-        low, high = (100 * bound for bound in values["test_interval95"])
+    sizes = [metrics[name]["parameters"] / 1e6 for name in names]
+    points, bars = [], []
+    for name, size in zip(names, sizes, strict=True):
         # control and student have the same size: set them a little apart
-        shift = {"control": -1, "student": 1}.get(name, 0) * 0.012 * metrics["teacher"]["parameters"] / 1e6
-        axis.errorbar(
-            x + shift, y, yerr=[[y - low], [high - y]], fmt=MARKERS[name], color=COLOURS[name], markersize=9, capsize=4
-        )
-        left = name == "control"
-        axis.annotate(
-            f"{LABELS[name]}\n{y:.1f} %", (x + shift, y), xytext=(-10 if left or name == "teacher" else 10, 0),
-            textcoords="offset points", ha="right" if left or name == "teacher" else "left", va="center", fontsize=10,
-        )  # fmt: skip
-    axis.set_xlabel("parameters (millions)")
-    axis.set_ylabel("test accuracy (%), with 95 % interval")
-    smallest = min(metrics[name]["parameters"] for name in names) / 1e6
-    largest = max(metrics[name]["parameters"] for name in names) / 1e6
-    span = max(largest - smallest, 0.2 * largest)
-    axis.set_xlim(smallest - 0.55 * span, largest + 0.2 * span)
+        x = size + {"control": -1, "student": 1}.get(name, 0) * 0.012 * max(sizes)
+        y, (low, high) = 100 * metrics[name]["test_accuracy"], metrics[name]["test_interval95"]
+        axis.errorbar(x, y, [[y - 100 * low], [100 * high - y]], fmt=MARKERS[name], color=COLOURS[name], capsize=4)
+        points.append((x, y))
+        bars += [(x, 100 * (low + step * (high - low) / 8)) for step in range(9)]
+    span = max(max(sizes) - min(sizes), 0.2 * max(sizes))
+    axis.set_xlim(min(sizes) - 0.6 * span, max(sizes) + 0.6 * span)
+    axis.set(xlabel="parameters (millions)", ylabel="test accuracy (%), with 95 % interval")
+    place_labels(axis, points, [f"{LABELS[name]}\n{y:.1f} %" for name, (_, y) in zip(names, points, strict=True)], bars)
     return figure

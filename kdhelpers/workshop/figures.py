@@ -1,51 +1,100 @@
 """Every figure of the series: colour-blind safe (Okabe and Ito 2008), readable in grey, labelled axes with units."""
 
 import base64
+import html
 import io
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from kdhelpers.distillation import soft_targets
-from kdhelpers.evaluation.figures import COLOURS, new_figure
+from kdhelpers.evaluation import wilson_interval
+from kdhelpers.evaluation.figures import COLOURS, WHITE, new_figure, place_labels, save
 
-
-
-
-
+ASIDE = {"fontsize": 10, "color": "#555555", "loc": "left"}  # the look of a title that names the dashed line
+STABLE = "stable"  # the gid of what is drawn from numbers that are the same on every machine
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Show a figure in a notebook, with alternative text for readers who do not see it."""
+    """Show a figure in a notebook. `alt`: one sentence that says what it is, for readers who do not see it.
+
+    The picture is HTML, since JupyterLab and nbconvert hand on no alternative text of a bare image. Beside it stands
+    `describe(figure)` as plain text, which nbval compares.
+    """
     from IPython.display import display
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    save(figure, buffer := io.BytesIO())
     picture = base64.b64encode(buffer.getvalue()).decode()
-    display({"image/png": picture, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    drawn = describe(figure)
+    words = html.escape(f"{alt} {drawn}".replace("\n", " "))
+    page = f'<img alt="{words}" src="data:image/png;base64,{picture}">'
+    display({"text/html": page, "text/plain": drawn}, raw=True)
 
 
-def _labelled_bars(axis, names: list[str], values: list[float], unit: str = "%") -> None:
-    """Bars with their numbers on top."""
-    bars = axis.bar(names, values, color=COLOURS["teacher"], width=0.6)
-    axis.bar_label(bars, labels=[f"{value:.0f} {unit}" for value in values], padding=3, fontsize=11)
-    axis.set_ylim(0, 1.15 * max(values))
+def describe(figure: Figure) -> str:
+    """What a figure shows, computed from it: a line for the marks and one for each axis, the same on every machine.
+
+    Marks are counted. Limits are told where the figure fixes them; values, and whether a curve rises or falls,
+    where what is drawn has the gid `STABLE`. A dashed line is one to compare with.
+    """
+    figure.draw_without_rendering()  # the axes' own texts are set only then
+    return "\n".join(line for axis in figure.axes for line in (_marks(axis), *_scales(axis)))
+
+
+def _marks(axis: Axes) -> str:
+    bars = [bar for group in axis.containers if isinstance(group, BarContainer) for bar in group]
+    errors = [group for group in axis.containers if isinstance(group, ErrorbarContainer)]
+    lines: list = [line for line in axis.lines if not any(line in group.lines[1] for group in errors)]
+    points = sum(len(line.get_xdata()) for line in lines if line.get_linestyle() == "None")
+    points += sum(np.shape(marks.get_offsets())[0] for marks in axis.collections if isinstance(marks, PathCollection))
+    intervals = sum(len(group.lines[2][0].get_segments()) for group in errors)
+    dashed = sum(line.get_linestyle() == "--" for line in lines)
+    counts = {"bar": len(bars), "point": points, "interval": intervals, "dashed line": dashed}
+    said = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+    for line in (line for line in lines if line.get_linestyle() not in ("None", "--")):
+        steps, name = np.diff(line.get_ydata()), "" if line.get_label().startswith("_") else f" {line.get_label()!r}"
+        trend = " falls" if (steps < 0).all() else " rises" if (steps > 0).all() else " turns"
+        said.append(f"curve{name} of {len(steps) + 1} points{trend if line.get_gid() == STABLE else ''}")
+    if axis.get_gid() == STABLE and len(axis.texts) == len(bars):
+        names = [label.get_text() for label in axis.get_xticklabels()]
+        said += [f"{name} {value.get_text()}" for name, value in zip(names, axis.texts, strict=True)]
+    return "; ".join(said) + "."
+
+
+def _scales(axis: Axes) -> Iterator[str]:
+    for name, which, free in (("across", "x", axis.get_autoscalex_on()), ("up", "y", axis.get_autoscaley_on())):
+        if label := getattr(axis, f"get_{which}label")():
+            low, high = getattr(axis, f"get_{which}lim")()
+            yield f"{name}: {label}" + ("." if free else f", {low:g} to {high:g}.")
+
+
+def _labelled_bars(shares: dict[str, float], across: str, up: str) -> Figure:
+    """Bars with their numbers, in percent, on top; what is small but not nothing is not called 0."""
+    figure, axis = new_figure(height=3.4)
+    values = [100 * share for share in shares.values()]
+    bars = axis.bar(list(shares), values, color=COLOURS["teacher"], width=0.6)
+    axis.bar_label(bars, fmt=lambda y: f"{y:.1f} %" if 0 < y < 1 else f"{y:.0f} %", padding=3, fontsize=11)
+    axis.set(xlabel=across, ylabel=up, ylim=(0, 10 * np.ceil(0.115 * max(values))), gid=STABLE)
+    return figure
 
 
 def unknown_words(counts: list[int]) -> Figure:
     """Share of snippets by how many of their words became [UNK]."""
-    figure, axis = new_figure(height=3.4)
-    groups = {"none": 0, "one": 1, "two": 2, "three": 3}
-    shares = [100 * sum(n == k for n in counts) / len(counts) for k in groups.values()]
-    shares.append(100 * sum(n > 3 for n in counts) / len(counts))
-    _labelled_bars(axis, [*groups, "four or more"], shares)
-    axis.set_xlabel("words of the snippet that became [UNK]")
-    axis.set_ylabel("share of snippets (%)")
-    return figure
+    names = ("none", "one", "two", "three", "four or more")
+    shares = {name: np.mean(np.minimum(counts, 4) == k) for k, name in enumerate(names)}
+    return _labelled_bars(shares, "words of the snippet that became [UNK]", "share of snippets (%)")
+
+
+def padding_bars(shares: dict[str, float]) -> Figure:
+    """Share of padding, as fractions, for several ways to fill a batch."""
+    return _labelled_bars(shares, "how batches are filled", "padding (% of all slots)")
 
 
 def rating_histogram(ratings: list[float], neutral_below: float) -> Figure:
@@ -54,222 +103,120 @@ def rating_histogram(ratings: list[float], neutral_below: float) -> Figure:
     axis.hist(ratings, bins=48, range=(-4, 4), color=COLOURS["teacher"], edgecolor="white", linewidth=0.5)
     axis.axvspan(-neutral_below, neutral_below, color="#999999", alpha=0.45, zorder=3)
     axis.annotate("neutral:\nleft out", (0, axis.get_ylim()[1] * 0.97), ha="center", va="top", fontsize=11, zorder=4)
-    axis.set_xlabel("mean rating of 20 people (-4 awful, +4 wonderful)")
-    axis.set_ylabel("snippets")
+    axis.set(xlabel="mean rating of 20 people (-4 awful, +4 wonderful)", ylabel="snippets", xlim=(-4, 4), gid=STABLE)
     return figure
 
 
-def padding_bars(shares: dict[str, float]) -> Figure:
-    """Share of padding for several ways to fill a batch."""
-    figure, axis = new_figure(height=3.4)
-    _labelled_bars(axis, list(shares), [100 * share for share in shares.values()])
-    axis.set_xlabel("how batches are filled")
-    axis.set_ylabel("padding (% of all slots)")
-    return figure
-
-
-def _direct_labels(axis, xs, curves: dict[str, list[float]], colours: list[str], markers: str = "os^D") -> None:
+def _curves(xs: Sequence, curves: dict[str, list[float]], stable: Sequence, **labels: object) -> Figure:
     """Lines with a marker each and their name at the right end, so that no legend has to be matched by colour."""
-    for (name, values), colour, marker in zip(curves.items(), colours, markers, strict=False):
-        axis.plot(xs, values, color=colour, marker=marker, markersize=6, linewidth=2)
-        axis.annotate(
-            name, (xs[-1], values[-1]), xytext=(8, 0), textcoords="offset points", va="center", color=colour,
-        )  # fmt: skip
+    figure, axis = new_figure(width=7.2)
+    for (name, ys), look in zip(curves.items(), ("#0072B2 o", "#D55E00 s", "#009E73 ^", "#000000 D"), strict=False):
+        colour, marker = look.split()
+        axis.plot(xs, ys, color=colour, marker=marker, label=name, gid=STABLE if name in stable else None)
+    axis.set(**labels)
+    axis.minorticks_off()
+    ends = [(xs[-1], ys[-1]) for ys in curves.values()]
+    place_labels(axis, ends, list(curves), sides=[(1, 0), (1, 1), (1, -1)])
+    return figure
 
 
-def soft_targets_over_temperature(logits, temperatures=(1, 1.5, 2, 3, 4, 6, 8)) -> Figure:
-    """The leading class's probability against T, for rows at four quantiles of the teacher's confidence."""
+def soft_targets_over_temperature(logits: np.ndarray, temperatures: tuple = (1, 1.5, 2, 3, 4, 6, 8)) -> Figure:
+    """The leading class's probability against T, for rows at four quantiles of confidence; logits [rows, 2]."""
     margin = np.abs(logits[:, 1] - logits[:, 0])
     rows = [np.argsort(margin)[int(q * (len(margin) - 1))] for q in (0.99, 0.5, 0.15, 0.03)]
     names = ("among the surest", "middling", "rather unsure", "among the least sure")
-    tensor = torch.as_tensor(logits)
-    curves = {
-        name: [100 * float(soft_targets(tensor[row], t).max()) for t in temperatures]
-        for name, row in zip(names, rows, strict=True)
-    }
-    figure, axis = new_figure(width=7.4)
-    _direct_labels(axis, temperatures, curves, ["#0072B2", "#D55E00", "#009E73", "#000000"])
-    axis.set_xlim(0.8, 11.5)
-    axis.set_xticks([1, 2, 4, 6, 8])
-    axis.set_xlabel("temperature T")
-    axis.set_ylabel("probability of the leading class (%)")
-    return figure
+    chosen = torch.as_tensor(logits)[rows]
+    leading = torch.stack([100 * soft_targets(chosen, t).max(-1).values for t in temperatures], dim=1).tolist()
+    look = {"xlabel": "temperature T", "xticks": [1, 2, 4, 6, 8], "xlim": (0.8, 11.5), "ylim": (44, 102)}
+    look["ylabel"] = "probability of the leading class (%)"
+    return _curves(temperatures, dict(zip(names, leading, strict=True)), stable=names, **look)
 
 
-def reliability(confidence, correct, bins: int = 8) -> Figure:
-    """How often a model is right against how sure it says it is (Guo et al. 2017); bins hold equally many rows."""
-    order = np.argsort(confidence)
-    groups = np.array_split(order, bins)
-    said = [100 * confidence[group].mean() for group in groups]
-    was = [100 * correct[group].mean() for group in groups]
+def gradient_over_temperature(
+    temperatures: list[float], with_square: list[float], without_square: list[float]
+) -> Figure:
+    """The size of the student's gradient against T, with and without the factor T^2; both axes logarithmic."""
+    curves = {"with T\u00b2": with_square, "without T\u00b2": without_square}
+    look = {"xscale": "log", "yscale": "log", "xlim": (0.9, 42), "xticks": [1, 2, 4, 10, 20]}
+    look |= {"xticklabels": look["xticks"], "xlabel": "temperature T (logarithmic)"}
+    look["ylabel"] = "gradient norm (logarithmic, no unit)"
+    return _curves(temperatures, curves, stable=["without T\u00b2"], **look)
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 8) -> Figure:
+    """How often a model is right against how sure it says it is (Guo et al. 2017), with 95 % intervals (Wilson).
+
+    Both [rows], confidence from 0.5 to 1; bins hold equally many rows.
+    """
+    groups = np.array_split(np.argsort(confidence), bins)
+    said, was = (np.array([100 * values[group].mean() for group in groups]) for values in (confidence, correct))
+    low, high = 100 * np.array([wilson_interval(correct[group]) for group in groups]).T
     figure, axis = new_figure(width=5.2, height=4.6)
     axis.plot([50, 100], [50, 100], color="#555555", linestyle="--", linewidth=1.2)
-    axis.annotate("as sure as right", (62, 62), rotation=41, ha="center", va="bottom", fontsize=10, color="#555555")
-    axis.plot(said, was, color=COLOURS["teacher"], marker="s", markersize=7, linewidth=2)
-    axis.set_xlabel("confidence (%)")
-    axis.set_ylabel("how often right (%)")
+    axis.set_title("dashed: as sure as right", **ASIDE)
+    errors = np.maximum(0, [was - low, high - was])
+    axis.errorbar(said, was, yerr=errors, fmt="s-", color=COLOURS["teacher"], markersize=7, linewidth=2, capsize=3)
+    axis.set(xlabel="confidence (%)", xlim=(48, 102), ylabel="how often right (%), with 95 % interval")
     return figure
 
 
-def gradient_over_temperature(temperatures, with_square, without_square) -> Figure:
-    """The size of the student's gradient against T, with and without the factor T^2; both axes logarithmic."""
-    figure, axis = new_figure(width=7.0)
-    curves = {"with T\u00b2": with_square, "without T\u00b2": without_square}
-    _direct_labels(axis, temperatures, curves, ["#0072B2", "#D55E00"])
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_xticks([1, 2, 4, 10, 20], ["1", "2", "4", "10", "20"])
-    axis.minorticks_off()
-    axis.set_xlim(0.9, 42)
-    axis.set_xlabel("temperature T")
-    axis.set_ylabel("gradient norm (no unit)")
-    return figure
-
-
-def the_way() -> Figure:
-    """The whole series on one figure: what flows from rows to a small, fast student."""
-    figure = Figure(figsize=(9.0, 3.2), layout="constrained", dpi=120)
-    axis = figure.subplots()
-    axis.set_axis_off()
-    axis.set_xlim(0, 10)
-    axis.set_ylim(0, 3.2)
-    boxes = {
-        "rows": (0.1, 1.2, "text, few labels\n(01, 02)"),
-        "teacher": (2.6, 2.1, "teacher\nfine-tuned (03)"),
-        "logits": (5.1, 2.1, "its logits on\nall text (04)"),
-        "student": (7.8, 1.2, "student\nsmall (04)"),
-        "control": (5.1, 0.2, "control, labels\nonly (05)"),
-    }
-    for x, y, text in boxes.values():
-        axis.add_patch(
-            FancyBboxPatch((x, y), 1.9, 0.8, boxstyle="round,pad=0.06", facecolor="#EAF3F8", edgecolor="#0072B2")
-        )
-        axis.text(x + 0.95, y + 0.4, text, ha="center", va="center", fontsize=11)
-    arrow = {"arrowstyle": "-|>", "color": "#333333", "linewidth": 1.5}
-    ways = [((2.1, 1.8), (2.5, 2.3)), ((4.6, 2.5), (5.0, 2.5)), ((7.1, 2.4), (7.7, 1.9)), ((2.1, 1.4), (5.0, 0.6))]
-    for start, end in ways:
-        axis.annotate("", xy=end, xytext=start, arrowprops=arrow)
-    axis.annotate("", xy=(7.7, 1.3), xytext=(7.1, 0.7), arrowprops=arrow | {"linestyle": "--", "arrowstyle": "<|-|>"})
-    axis.text(7.55, 0.62, "did the teacher\nhelp? (05)", fontsize=10, ha="left", va="center", style="italic")
-    return figure
-
-
-def life_of_a_job() -> Figure:
-    """What runs where in a SageMaker job's life, and what costs money when: three lanes, time from left to right."""
-    figure = Figure(figsize=(9.6, 3.8), layout="constrained", dpi=120)
-    axis = figure.subplots()
-    axis.set_xlim(0, 15.2)
-    axis.set_ylim(-0.75, 3)
-    axis.set_yticks([2.5, 1.5, 0.5], ["your machine", "S3", "SageMaker's\nmachines"], fontsize=11)
-    axis.set_xticks([])
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-    for line in (1, 2):
-        axis.axhline(line, color="#DDDDDD", linewidth=0.8)
-    free, paid = "#EAF3F8", "#FBE3D3"
-    boxes = [
-        (0.1, 2, 1.5, "plan\ncheck", free),
-        (1.8, 2, 1.8, "rehearse", free),
-        (3.8, 2, 1.5, "launch", free),
-        (3.8, 1, 1.9, "code, data", free),
-        (5.4, 0, 1.6, "start-up", paid),
-        (7.1, 0, 2.2, "training", paid),
-        (7.1, 1, 2.2, "checkpoints", free),
-        (9.5, 1, 1.9, "model.tar.gz", free),
-        (9.5, 2, 1.9, "bring home", free),
-        (11.6, 0, 2.6, "endpoint", paid),
-        (13.2, 2, 1.6, "clean", free),
-    ]
-    for x, lane, width, text, colour in boxes:
-        edge = "#D55E00" if colour == paid else "#0072B2"
-        style = {"boxstyle": "round,pad=0.04", "facecolor": colour, "edgecolor": edge}
-        axis.add_patch(FancyBboxPatch((x, lane + 0.2), width, 0.6, **style, hatch="//" if colour == paid else None))
-        plain = {"boxstyle": "square,pad=0.1", "facecolor": colour, "edgecolor": "none"}
-        axis.text(x + width / 2, lane + 0.5, text, ha="center", va="center", fontsize=10.5, bbox=plain)
-    for start, end, words in ((5.4, 9.3, "billed by the minute, ends by itself"), (11.6, 14.2, "billed until deleted")):
-        axis.annotate("", (end, -0.12), (start, -0.12), arrowprops={"arrowstyle": "|-|", "color": "#D55E00"})
-        axis.text((start + end) / 2, -0.5, words, ha="center", va="center", fontsize=10.5, color="#A34700")
-    axis.text(0.1, 0.5, "up to here\nno AWS account\nis needed", fontsize=10.5, color="#0072B2", va="center")
-    axis.axvline(3.7, color="#0072B2", linestyle="--", linewidth=1)
-    axis.text(14.15, 1.5, "deletes", ha="center", va="center", fontsize=10, style="italic")
-    axis.annotate("", (13.4, 0.85), (13.6, 2.1), arrowprops={"arrowstyle": "-|>", "color": "#333333"})
-    return figure
-
-
-
-
-def accuracy_against_latency(timings) -> Figure:
-    """Accuracy against milliseconds a sentence (logarithmic), the mark's area growing with the file."""
-    figure, axis = new_figure(width=7.6, height=4.6)
+def accuracy_against_latency(timings: list) -> Figure:
+    """Accuracy against milliseconds a sentence, the mark's area growing with the file; dashed, the Pareto front."""
+    figure, axis = new_figure(width=7.6, height=4.8)
     kinds = {"PyTorch fp32": ("#0072B2", "s"), "ONNX fp32": ("#E69F00", "^"), "ONNX int8": ("#009E73", "o")}
-    for index, timing in enumerate(timings):
-        colour, marker = kinds[timing.kind]
-        x, y = timing.p50_ms, 100 * timing.accuracy
-        axis.scatter(x, y, s=40 + 6 * timing.megabytes, color=colour, marker=marker, alpha=0.75, edgecolor="black")
-        axis.annotate(
-            f"{timing.name}\n{timing.kind}, {timing.megabytes:.0f} MB", (x, y), xytext=(0, -17 if index % 2 else 17),
-            textcoords="offset points", ha="center", va="top" if index % 2 else "bottom", fontsize=9,
-        )  # fmt: skip
-    axis.set_xscale("log")
+    timings = [timing for timing in timings if timing.accuracy is not None]
+    points = [(timing.p50_ms, 100 * timing.accuracy) for timing in timings]
+    for timing, (x, y) in zip(timings, points, strict=True):
+        colour, marker = kinds.get(timing.kind, ("#D55E00", "D"))
+        axis.scatter(x, y, s=40 + 2 * timing.megabytes, color=colour, marker=marker, alpha=0.75, edgecolor="black")
+    front = [(x, y) for x, y in sorted(points) if not any(u <= x and v >= y and (u, v) != (x, y) for u, v in points)]
+    axis.plot(*zip(*front, strict=True), color="#555555", linestyle="--", linewidth=1.2, zorder=1)
+    axis.set_title("dashed: none of the others is faster and more accurate", **ASIDE)
+    axis.set(xscale="log", xlabel="milliseconds a sentence, batch 1, median (logarithmic)", ylabel="accuracy (%)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+    x, middle = np.mean(points, axis=0)
+    axis.update_datalim([(x, middle - 3), (x, middle + 3)])  # tenths of a point are noise: keep them small
     axis.margins(0.22, 0.25)
-    low, high = axis.get_ylim()
-    room = max(0, 8 - (high - low)) / 2  # tenths of a point are noise, and should not look like more
-    axis.set_ylim(low - room, high + room)
-    axis.set_xlabel("milliseconds a sentence, batch 1, median (logarithmic)")
-    axis.set_ylabel("accuracy (%)")
+    place_labels(axis, points, [f"{t.name}\n{t.kind}, {t.megabytes:.0f} MB" for t in timings])
     return figure
 
 
-def ladder(summary, runs) -> Figure:
-    """Test accuracy of every rung: each seed's run as an open mark, their mean as a full one; the teacher's dashed."""
-    names = [name for name in summary.index if name != "teacher"]
+def ablation(summary: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """Test accuracy of every variant: each seed's run as an open mark, their mean as a full one; the teacher's dashed.
+
+    `runs` has a row a run with `variant` and `test_accuracy`, `summary` a row a variant with `mean`, as fractions.
+    """
+    names = [name for name in reversed(summary.index) if name != "teacher"]
+    means = 100 * summary["mean"]
     figure, axis = new_figure(width=7.6, height=1.2 + 0.42 * len(names))
-    for height, name in enumerate(reversed(names)):
-        points = 100 * runs[runs.rung == name]["test_accuracy"]
+    for height, name in enumerate(names):
+        points = 100 * runs[runs.variant == name]["test_accuracy"]
         axis.plot(points, [height] * len(points), "o", color=COLOURS["student"], fillstyle="none", markersize=6)
-        mean = 100 * summary.loc[name, "mean"]
-        axis.plot(mean, height, "D", color="black", markersize=7)
-        plain = {"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"}  # no line through the number
-        axis.annotate(
-            f"{mean:.1f}", (mean, height), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9,
-            bbox=plain,
-        )  # fmt: skip
-    axis.set_yticks(range(len(names)), list(reversed(names)))
-    if "teacher" in summary.index:
-        mean = 100 * summary.loc["teacher", "mean"]
-        axis.axvline(mean, color=COLOURS["teacher"], linestyle="--")
-        axis.annotate(
-            f"teacher {mean:.1f}", (mean, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
-            textcoords="offset points", color=COLOURS["teacher"], ha="center", fontsize=9,
-        )  # fmt: skip
-    axis.set_ylim(-0.6, len(names) - 0.4)
+        axis.plot(means[name], height, "D", color="black", markersize=7)
+        axis.text(means[name], height + 0.2, f"{means[name]:.1f}", ha="center", va="bottom", fontsize=9, bbox=WHITE)
+    if "teacher" in means:
+        axis.axvline(means["teacher"], color=COLOURS["teacher"], linestyle="--")
+        axis.set_title(f"dashed: teacher, {means['teacher']:.1f}", **ASIDE)
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)
-    axis.set_xlabel("test accuracy (%)")
+    axis.set(xlabel="test accuracy (%)", ylim=(-0.6, len(names) - 0.4), yticks=range(len(names)), yticklabels=names)
     return figure
 
 
-def parallel_coordinates(table) -> Figure:
-    """One line a trial across its parameters to its accuracy, the last column; darker and thicker is better."""
-    figure, axis = new_figure(width=7.6, height=4.2)
-    lows, highs = table.min(), table.max()
-    places = (table - lows) / (highs - lows).replace(0, 1)
-    rank = table["accuracy"].rank(pct=True)
-    for index in table["accuracy"].sort_values().index:
-        best = rank[index] > 0.75
-        axis.plot(
-            range(len(table.columns)), places.loc[index], marker="o", color=str(0.82 - 0.82 * best),
-            linewidth=2.4 if best else 1.2, linestyle="-" if best else "--",
-        )  # fmt: skip
-    for x, name in enumerate(table.columns):
-        axis.axvline(x, color="#BBBBBB", linewidth=1)
-        for y, value in ((-0.07, lows[name]), (1.07, highs[name])):
-            axis.text(x, y, f"{100 * value:.1f} %" if name == "accuracy" else f"{value:.3g}", ha="center", va="center")
-    axis.set_xticks(range(len(table.columns)), [*table.columns[:-1], "validation\naccuracy"])
-    axis.set_yticks([])
-    axis.grid(visible=False)
-    axis.spines["left"].set_visible(False)
-    axis.set_ylim(-0.15, 1.15)
+def search_results(table: pd.DataFrame) -> Figure:
+    """Validation accuracy against each searched parameter, a panel each; the best quarter of the trials in full marks.
+
+    `table` has a row a trial: the parameters, and `accuracy` as a fraction.
+    """
+    parameters = [name for name in table.columns if name != "accuracy"]
+    figure, _ = new_figure(width=1.2 + 2.6 * len(parameters), height=3.6, columns=len(parameters))
+    best = table["accuracy"].rank(pct=True) > 0.75
+    for axis, name in zip(figure.axes, parameters, strict=True):
+        for chosen, look in ((~best, {"fillstyle": "none"}), (best, {"markeredgecolor": "black"})):
+            axis.plot(table[name][chosen], 100 * table["accuracy"][chosen], "o", color=COLOURS["student"], **look)
+        if table[name].nunique() < 5:
+            axis.set_xticks(sorted(table[name].unique()))
+        axis.set_xlabel(name)
+    figure.axes[0].set_ylabel("validation accuracy (%)")
     return figure
