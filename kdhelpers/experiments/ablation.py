@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,19 +38,20 @@ class Variant:
     epochs: float = 3  # passes over the largest set of rows: every variant takes as many steps as that makes
 
 
-WHAT_HELPS = (
-    Variant("labels only", start="backbone", soft=False),
-    Variant("+ teacher's layers", soft=False),
-    Variant("+ logits on labelled rows", texts=0),
-    Variant("+ logits on 2,000 texts", texts=2000),
-    Variant("+ logits on all texts"),
-    Variant("all 8,070 labels, no teacher", start="backbone", labels="all", soft=False),
-    Variant("all 8,070 labels + logits", labels="all"),
-)
-SIZES = (Variant("1 layer", layers=1), Variant("2 layers", layers=2), Variant("4 layers", layers=4))
-HIDDEN = tuple(Variant(f"+ {kind}", hidden_states=kind.lower()) for kind in ("PKD", "TinyBERT", "MiniLM"))
-LONG = tuple(Variant(f"{n} layer{'s' * (n > 1)}, 8 epochs", layers=n, epochs=8) for n in (3, 2, 1))
-GROUPS = {"helps": WHAT_HELPS, "sizes": SIZES, "hidden": HIDDEN, "long": LONG}
+GROUPS = {
+    "helps": (
+        Variant("labels only", start="backbone", soft=False),
+        Variant("+ teacher's layers", soft=False),
+        Variant("+ logits on labelled rows", texts=0),
+        Variant("+ logits on 2,000 texts", texts=2000),
+        Variant("+ logits on all texts"),
+        Variant("all 8,070 labels, no teacher", start="backbone", labels="all", soft=False),
+        Variant("all 8,070 labels + logits", labels="all"),
+    ),
+    "sizes": (Variant("1 layer", layers=1), Variant("2 layers", layers=2), Variant("4 layers", layers=4)),
+    "hidden": tuple(Variant(f"+ {kind}", hidden_states=kind.lower()) for kind in ("PKD", "TinyBERT", "MiniLM")),
+    "long": tuple(Variant(f"{n} layer{'s' * (n > 1)}, 8 epochs", layers=n, epochs=8) for n in (3, 2, 1)),
+}
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
            "int8_accuracy", "seconds", "right"]  # fmt: skip
@@ -90,12 +90,11 @@ def begin(variant: Variant, kit: Prepared) -> tuple[Prepared, PreTrainedModel, d
     alpha = kit.settings.alpha if variant.soft else 1.0
     if variant.soft and variant.labels == "all":
         alpha = 0.5  # with every label known both voices are heard
-    own: dict[str, Any] = {
-        "student_layers": variant.layers,
-        "epochs": variant.epochs,
-        "hidden_states": variant.hidden_states,
-    }
-    run = dataclasses.replace(kit, settings=dataclasses.replace(kit.settings, alpha=alpha, **own))
+    settings = dataclasses.replace(
+        kit.settings, alpha=alpha, student_layers=variant.layers, epochs=variant.epochs,
+        hidden_states=variant.hidden_states,
+    )  # fmt: skip
+    run = dataclasses.replace(kit, settings=settings)
     if variant.start == "backbone":
         model = distillation.build_control(run)
     else:
@@ -162,7 +161,7 @@ def run_variant(variant: Variant, kit: Prepared) -> dict:
     fit = distillation.train_student(run, model, **how)
     group = next((name for name, group in GROUPS.items() if variant in group), "")
     took = {"steps": how["steps"], "seconds": round(fit.seconds, 1)}
-    if variant in LONG:  # what one would deploy
+    if group == "long":  # what one would deploy
         took["int8_accuracy"] = int8_accuracy(fit.model, kit)
     return row_for(variant.name, group, kit, fit.model) | took
 

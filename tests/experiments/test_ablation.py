@@ -34,7 +34,7 @@ def trainings(kit, monkeypatch):
 
 
 def test_every_variant_takes_the_same_steps_and_sees_the_rows_it_says(kit, trainings):
-    for variant in (*ablation.WHAT_HELPS, *ablation.HIDDEN):
+    for variant in (*experiments.GROUPS["helps"], *experiments.GROUPS["hidden"]):
         row = ablation.run_variant(replace(variant, layers=1, texts=variant.texts and 10), kit)
         assert row["steps"] == 8 * 3
         assert "int8_accuracy" not in row, "measured for what one would deploy only"
