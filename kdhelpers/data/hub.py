@@ -1,87 +1,88 @@
 """Rows from the Hugging Face Hub, and one sentence for whatever goes wrong there."""
 
+import itertools
 import logging
 import re
-from pathlib import Path
 
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 
-from kdhelpers.data.rows import Rows, require_column
+from kdhelpers.data.rows import Rows, checked_rows, require_column
 from kdhelpers.errors import UserError
+from kdhelpers.settings import RunSettings
 
 log = logging.getLogger(__name__)
 
 
-def hub_rows(dataset_id: str, config: str | None, text_column: str, label_column: str) -> Rows:
-    """A data set from the Hugging Face Hub, e.g. nyu-mll/glue, sst2.
+def hub_rows(settings: RunSettings) -> Rows:
+    """A data set from the Hugging Face Hub, e.g. nyu-mll/glue, sst2; labels are still names. Raises UserError.
 
     Where the test split's labels are hidden (GLUE writes -1) or there is none, the validation split is what gets
     scored; then nothing may be chosen on it, so the run keeps its last checkpoint.
     """
     from datasets import load_dataset
 
-    log.info("asking the Hugging Face Hub for the data set %s", dataset_id)
+    what = f"the data set {settings.dataset_id} ({settings.dataset_config or 'default'})"
+    log.info("asking the Hugging Face Hub for %s", what)
     try:
-        raw = load_dataset(dataset_id, config)
-        revision = _dataset_revision(raw)
+        raw = load_dataset(str(settings.dataset_id), settings.dataset_config)
     except Exception as error:  # datasets wraps what the Hub answered in many types
-        raise UserError(hub_message(f"the data set {dataset_id} ({config or 'default'})", error)) from error
-    for name in ("train", "validation"):
-        if name not in raw:
-            raise UserError(f"the data set {dataset_id} has no {name} split; it has: {', '.join(raw)}")
-    for column in (text_column, label_column):
-        require_column(column, raw["train"].column_names, f"{dataset_id} ({config or 'default'})")
-    feature = raw["train"].features[label_column]
-    names = list(getattr(feature, "names", [])) or [str(value) for value in sorted(set(raw["train"][label_column]))]
-
-    def tidy(split):
-        rows = raw[split]
-        ids = [f"{split}-{index}" for index in range(len(rows))]
-        return Dataset.from_dict({"id": ids, "text": rows[text_column], "label": rows[label_column]})
-
-    scored_on = "test" if "test" in raw and min(raw["test"][label_column]) >= 0 else "validation"
-    splits = DatasetDict(train=tidy("train"), test=tidy(scored_on))
-    if scored_on == "test":
-        splits["validation"] = tidy("validation")
-        return Rows(splits, names, revision=revision)
-    note = (
-        f"{dataset_id} hides its test labels: the scores are for its validation split, "
-        "and the last checkpoint is kept, since nothing may be chosen on those rows"
-    )
-    return Rows(splits, names, "validation (test labels are hidden)", revision, [note])
+        raise UserError(hub_message(what, error)) from error
+    if "train" not in raw:
+        raise UserError(f"{what} has no train split; it has: {', '.join(raw)}")
+    tables = {name: _checked(raw[name], settings, name) for name in ("train", "validation", "test") if name in raw}
+    declared = getattr(raw["train"].features[settings.label_column], "names", [])
+    labels = {name: {row["label"] for row in rows} - {None} for name, rows in tables.items()}
+    held_out = [found for name, found in labels.items() if name != "train"]
+    if not declared and held_out and all(found == {"-1"} or "-1" not in found for found in held_out):
+        for row in itertools.chain(*tables.values()):  # -1 is no class, or it would be among the held-out ones
+            row["label"] = None if row["label"] == "-1" else row["label"]
+    hidden = [name for name in tables if name != "train" and all(row["label"] is None for row in tables[name])]
+    splits = DatasetDict({name: Dataset.from_list(rows) for name, rows in tables.items() if name not in hidden})
+    notes = [f"{what} hides the labels of its {name} rows" for name in hidden]
+    test_name = "test"
+    if "test" not in splits and "validation" in splits:
+        splits["test"] = splits.pop("validation")
+        test_name = f"validation ({'test labels are hidden' if 'test' in hidden else 'there are no test rows'})"
+        notes.append(f"scores are for {test_name}; the last checkpoint is kept: nothing may be chosen on those rows")
+    commits = re.findall(r"\b[0-9a-f]{40}\b", str(raw["train"].cache_files))  # datasets names a folder after it
+    return Rows(splits, declared, test_name, commits[-1] if commits else None, notes)
 
 
-def _dataset_revision(raw: DatasetDict) -> str | None:
-    """The commit that the rows came from; datasets names its cache folder after it."""
-    for file in raw["train"].cache_files:
-        commits = [part for part in Path(file["filename"]).parts if re.fullmatch("[0-9a-f]{40}", part)]
-        if commits:
-            return commits[-1]
-    return None
+def _checked(rows: Dataset, settings: RunSettings, split: str) -> list[dict]:
+    """One split's rows, checked as a file's are; a ClassLabel becomes its name, -1 no label."""
+    text, label, where = settings.text_column, settings.label_column, f"{settings.dataset_id}, {split}"
+    for column in (text, label):
+        require_column(column, rows.column_names, where)
+    feature = rows.features[label]
+    if not isinstance(feature, ClassLabel | Value):
+        raise UserError(f"{where}: the column {label!r} holds {feature}, not one label a row")
+    frame = rows.select_columns([text, label]).to_pandas()
+    if isinstance(feature, ClassLabel):
+        frame[label] = frame[label].map(dict(enumerate(feature.names)))
+    records = enumerate(frame.to_dict("records"), 1)
+    return checked_rows(((f"{where}, row {number}", record) for number, record in records), text, label)
 
 
 def hub_message(what: str, error: BaseException) -> str:
     """One sentence for a failed download from the Hugging Face Hub: what was wanted, why it failed, what to do."""
-    chain, status = error, None
-    while chain is not None and status is None:
-        status = getattr(getattr(chain, "response", None), "status_code", None)
-        chain = chain.__cause__ or chain.__context__
-    if "doesn't exist on the Hub" in str(error):  # datasets' own error for a 404 keeps no status
-        status = 404
-    reasons = {
+    causes = [error]
+    while following := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(following)
+    kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    codes = [getattr(getattr(cause, "response", None), "status_code", None) for cause in causes]
+    # datasets' own error for a 404 keeps no status
+    status = 404 if "DatasetNotFoundError" in kinds else next(filter(None, codes), 0)
+    known = {
         401: "it does not exist or needs a login (hf auth login): check the spelling",
         403: "access is refused: ask for it on the model's page and log in (hf auth login)",
         404: "it does not exist there: check the spelling",
         429: "the Hub says too many requests (429): wait a few minutes",
     }
-    if status in reasons:
-        why = reasons[status]
-    elif status and status >= 500:
+    why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if status in known:
+        why = known[status]
+    elif status >= 500:
         why = f"the Hub is in trouble (HTTP {status}): try again later"
-    elif isinstance(error, (OSError, ValueError)) and "does not appear to have a file" in str(error):
-        why = "it lacks a file that is needed: " + str(error).strip().splitlines()[0]
-    else:
-        why = (
-            "the Hub cannot be reached and there is no copy in the cache: check the network, or run the default recipe"
-        )
+    elif kinds & {"ConnectionError", "TransportError", "LocalEntryNotFoundError"}:
+        why = "the Hub cannot be reached and the cache has no copy: check the network, or run the default recipe"
     return f"cannot get {what} from the Hugging Face Hub: {why}"

@@ -1,50 +1,87 @@
 """One path from a run's settings to its rows, whatever their source; then leaks, subsamples and tokens."""
 
-import hashlib
+import itertools
 from dataclasses import replace
-from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+import pandas as pd
 from datasets import Dataset, DatasetDict
+from transformers import PreTrainedTokenizerBase
 
 from kdhelpers.data.files import file_rows
 from kdhelpers.data.hub import hub_rows
-from kdhelpers.data.rows import Rows, drop_rows, fold, require_scorable
+from kdhelpers.data.labels import UNLABELLED, class_names, normal_label
+from kdhelpers.data.rows import SPLIT_SEED, Rows, fold
 from kdhelpers.data.snippets import movie_snippets
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
 
+Table = TypeVar("Table", Dataset, DatasetDict)
+
 
 def load_rows(settings: RunSettings, label_names: list[str] | None = None) -> Rows:
-    """The run's rows, checked for leaks and hidden test labels. `label_names` (a teacher's) settle the class order.
+    """The run's rows, checked: fields, texts, labels, leaks. `label_names` (a teacher's) settle the order of classes.
 
+    Splits that the source lacks are carved out of the labelled training rows, by a fixed seed, each class its share.
     Raises UserError for anything wrong with a file, a Hub data set, or the labels.
     """
     if settings.source == "movie-snippets":
         rows = movie_snippets()
-    elif settings.source == "hub":
-        rows = hub_rows(
-            settings.dataset_id, settings.dataset_config, settings.text_column, settings.label_column
-        )
     else:
-        rows = file_rows(
-            settings.train, settings.validation, settings.test, settings.text_column, settings.label_column,
-            settings.unlabelled, label_names,
-        )  # fmt: skip
-    if settings.rows is not None:
-        rows = thin_out(rows, settings.rows)
-    require_scorable(rows.splits["test"], rows.test_name)
-    return check_leakage(rows, settings.drop_leaks)
+        rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
+        rows = _carved(_with_class_ids(rows, label_names or []))
+    rows = check_leakage(rows, settings.drop_leaks)
+    if len(set(rows.splits["train"]["label"]) - {UNLABELLED}) < 2:
+        raise UserError("fewer than two classes are among the labelled training rows: there is nothing to learn")
+    return rows if settings.rows is None else thin_out(rows, settings.rows)
 
 
-def digests(settings: RunSettings) -> dict[str, str]:
-    """The sha256 of every file that the settings name: a run is only resumed with the rows that it began with."""
-    named = {name: getattr(settings, name) for name in ("train", "validation", "test", "unlabelled")}
-    found = {}
-    for name, path in named.items():
-        if path is not None and Path(path).expanduser().is_file():
-            with open(Path(path).expanduser(), "rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+def _with_class_ids(rows: Rows, teacher: list[str]) -> Rows:
+    """The rows with an id for each label's name. Raises UserError for held-out labels that training does not know."""
+    names = class_names(set(rows.splits["train"]["label"]) - {None}, rows.label_names, teacher)
+    apart = len(set(map(normal_label, names))) == len(names)  # else names are declared that differ only in case
+    form = normal_label if apart else str
+    ids: dict[str | None, int] = {form(name): index for index, name in enumerate(names)}
+    splits = DatasetDict()
+    for split, part in rows.splits.items():
+        labels = [UNLABELLED if label is None else ids.get(form(label)) for label in part["label"]]
+        if None in labels:
+            row = part[labels.index(None)]
+            known = f"which no labelled training row has; training knows: {', '.join(names)}"
+            raise UserError(f"{row['where']} has the label {row['label']!r}, {known}")
+        if split != "train" and UNLABELLED in labels:
+            raise UserError(f"{part[labels.index(UNLABELLED)]['where']} has no label: only training rows may lack one")
+        row_ids = [f"{split}-{index}" for index in range(len(part))]
+        splits[split] = Dataset.from_dict({"id": row_ids, "text": part["text"], "label": labels})
+    return replace(rows, splits=splits, label_names=names)
+
+
+def _carved(rows: Rows) -> Rows:
+    """The rows with the splits that the source lacks, each taken out of a tenth (at most 1,000) of the labelled rows.
+
+    Repeated texts, and classes of a single row, stay in training.
+    """
+    splits, notes = DatasetDict(rows.splits), list(rows.notes)
+    take = min(1000, rows.counts()["labelled"] // 10)
+    for split in ("validation", "test") if rows.test_name == "test" else ("test",):
+        if split in splits:
+            continue
+        train = splits["train"]
+        labels, texts = pd.Series(train["label"]), pd.Series(map(fold, train["text"]))
+        free = (labels != UNLABELLED) & ~texts.duplicated(keep=False)
+        free &= labels.groupby([labels, free]).transform("size") > 1
+        pool = Dataset.from_dict({"row": np.flatnonzero(free), "class": labels[free]}).class_encode_column("class")
+        classes = pool.features["class"].num_classes
+        if not 0 < take < len(pool):
+            raise UserError(f"there are no {split} rows, and too few labelled training rows to set some aside for it")
+        by_class = "class" if classes <= take <= len(pool) - classes else None
+        chosen = pool.train_test_split(take, stratify_by_column=by_class, seed=SPLIT_SEED)["test"]["row"]
+        splits[split] = train.select(sorted(chosen))
+        splits["train"] = train.select(np.setdiff1d(np.arange(len(train)), chosen))
+        how = "each class its share" if by_class else "at random"
+        notes.append(f"no {split} rows were given: {take:,} labelled training rows were set aside for it, {how}")
+    return replace(rows, splits=splits, notes=notes)
 
 
 def thin_out(rows: Rows, train_rows: int) -> Rows:
@@ -53,31 +90,41 @@ def thin_out(rows: Rows, train_rows: int) -> Rows:
     Even distances keep the share of labels, which stand at the front of the default recipe's training rows.
     """
     step = max(1, len(rows.splits["train"]) // train_rows)
-    splits = DatasetDict({name: part.select(range(0, len(part), step)) for name, part in rows.splits.items()})
-    return replace(rows, splits=splits, notes=[*rows.notes, f"a rehearsal: only every {step}th row is used"])
+    splits = DatasetDict({name: part.shard(step, 0, contiguous=False) for name, part in rows.splits.items()})
+    note = f"a subsample: {len(splits['train']):,} of {len(rows.splits['train']):,} training rows"
+    return replace(rows, splits=splits, notes=[*rows.notes, note])
 
 
-def leaking_rows(splits: DatasetDict) -> list[int]:
-    """Indices of training rows (labelled or not) whose text, folded, stands in validation or test."""
-    held_out = {fold(text) for name in splits if name != "train" for text in splits[name]["text"]}
-    return [index for index, text in enumerate(splits["train"]["text"]) if fold(text) in held_out]
+def leaking_rows(
+    splits: DatasetDict, split: str = "train", into: tuple[str, ...] = ("validation", "test")
+) -> list[int]:
+    """Indices of the rows of `split` (labelled or not) whose text, folded, is in the splits `into` too."""
+    known = {fold(text) for name in into if name in splits for text in splits[name]["text"]}
+    return [index for index, text in enumerate(splits[split]["text"]) if fold(text) in known]
 
 
 def check_leakage(rows: Rows, drop: bool) -> Rows:
-    """Find training texts that stand in validation or test; leave them out (`drop`) or raise UserError."""
-    leaks = leaking_rows(rows.splits)
-    if not leaks:
+    """Find texts that two splits share; raise UserError, or leave them out (`drop`) of training and validation.
+
+    Test rows always stay. Raises UserError, too, where nothing to train or to choose on would be left.
+    """
+    pairs = itertools.combinations([name for name in ("train", "validation", "test") if name in rows.splits], 2)
+    leaks = {(one, two): leaking_rows(rows.splits, one, (two,)) for one, two in pairs}
+    found = [f"{len(rows)} {one} rows are in {two} too" for (one, two), rows in leaks.items() if rows]
+    if not found:
         return rows
-    example = rows.splits["train"][leaks[0]]["text"]
     if not drop:
-        raise UserError(
-            f"{len(leaks)} training row(s) stand in validation or test too, e.g. {example[:60]!r}: "
-            "remove them, or let --drop-leaks leave them out of training"
-        )
-    splits = rows.splits.copy()
-    splits["train"] = drop_rows(rows.splits["train"], leaks)
-    note = f"{len(leaks)} training rows that stand in validation or test too were left out"
-    return Rows(type(rows.splits)(splits), rows.label_names, rows.test_name, rows.revision, [*rows.notes, note])
+        one, index = next((one, indices[0]) for (one, _), indices in leaks.items() if indices)
+        example = rows.splits[one][index]["text"][:60]
+        advice = "remove them, or let --drop-leaks leave them out (test rows stay)"
+        raise UserError(f"{', '.join(found)}, e.g. {example!r}: {advice}")
+    splits = DatasetDict(rows.splits)
+    for name in {one for one, _ in leaks}:
+        gone = set(itertools.chain(*(indices for (one, _), indices in leaks.items() if one == name)))
+        splits[name] = splits[name].select([index for index in range(len(splits[name])) if index not in gone])
+        if not len(splits[name]):
+            raise UserError(f"{', '.join(found)}: without them no {name} rows are left")
+    return replace(rows, splits=splits, notes=[*rows.notes, f"{', '.join(found)}: they were left out"])
 
 
 def padding_share(lengths: list[int], batch_size: int) -> float:
@@ -87,8 +134,8 @@ def padding_share(lengths: list[int], batch_size: int) -> float:
     return 1 - sum(lengths) / slots
 
 
-def tokenise(rows: Dataset | DatasetDict, tokenizer, max_length: int) -> Dataset | DatasetDict:
-    """The same rows with the tokenizer's columns, `labels` and `length` (word pieces, no padding).
+def tokenise(rows: Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Table:
+    """The same rows with the tokenizer's columns, `labels`, and `length` in tokens (no padding).
 
     Padding is left to the batch: each is padded to its own longest row. The column `label` is renamed, not copied:
     where both are there, transformers' collator puts `label` in the place of `labels` without a word.

@@ -1,150 +1,46 @@
-"""Rows: the snippets' cache, the reader's files, splits, leakage."""
+"""A file's rows are read as a person would read them, or refused in one sentence with their line."""
 
-import hashlib
+import csv
+import gzip
 import io
-import subprocess
-import tarfile
-from pathlib import Path
+import json
+import os
+import re
 
 import pandas as pd
 import pytest
-from datasets import Dataset, DatasetDict
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
-from kdhelpers import checks, data, files
+from kdhelpers import data
 from kdhelpers.errors import UserError
 
-# Invented rows in the snippets' format: id, rating, text.
-SNIPPETS = "".join(f"{n}\t{(-1) ** n * (1 + n % 3)}.25\tinvented snippet number {n} of many\n" for n in range(1, 61))
-SNIPPETS += "61\t0.1\ta neutral one\n62\t2.0\tInvented  SNIPPET number 2 of many\n"
+FEW = settings(
+    max_examples=int(os.environ.get("KD_EXAMPLES", "60")),
+    deadline=None,
+    derandomize="KD_EXAMPLES" not in os.environ,  # more of them, and others each time: KD_EXAMPLES=5000 pytest ...
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
-def archive_of(content: bytes) -> bytes:
-    """The package's source archive as far as data.py looks at it: an archive in an archive."""
-
-    def pack(name, body):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
-        return buffer.getvalue()
-
-    return pack(f"vaderSentiment-3.3.2/{data.SNIPPETS_ARCHIVE}", pack(data.SNIPPETS_MEMBER, content))
+def read(tmp_path, name, content, label="label"):
+    """Texts and labels of a file with this content."""
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+    return [(row["text"], row["label"]) for row in data.read_file(str(path), "text", label)]
 
 
-@pytest.fixture
-def fake_pip(monkeypatch, tmp_path):
-    """A cache of its own and a pip that 'downloads' the invented snippets; counts its calls."""
-    content = SNIPPETS.encode()
-    monkeypatch.setenv("KD_HOME", str(tmp_path / "kd"))
-    monkeypatch.setattr(data, "SNIPPETS_SHA256", hashlib.sha256(content).hexdigest())
-    calls = []
-
-    def run(command, **kwargs):
-        calls.append(command)
-        folder = command[command.index("--dest") + 1]
-        wanted = Path(command[command.index("--requirement") + 1]).read_text(encoding="utf-8")
-        assert "--require-hashes" in command
-        assert data.SNIPPETS_PACKAGE_SHA256 in wanted
-        with open(f"{folder}/vaderSentiment-3.3.2.tar.gz", "wb") as file:
-            file.write(archive_of(content))
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(data.subprocess, "run", run)
-    return calls
-
-
-def test_snippets_are_fetched_once(fake_pip):
-    first = data.fetch_movie_snippets()
-    assert data.fetch_movie_snippets() == first
-    assert len(fake_pip) == 1
-    assert len(data.read_movie_snippets()) == 62
-
-
-@pytest.mark.parametrize("damage", [b"", SNIPPETS.encode()[:100], b"something else"])
-def test_a_damaged_cache_is_replaced(fake_pip, damage):
-    path = data.fetch_movie_snippets()
-    path.write_bytes(damage)
-    assert data.fetch_movie_snippets().read_bytes() == SNIPPETS.encode()
-    assert len(fake_pip) == 2
-
-
-def test_a_failed_download_is_one_sentence(monkeypatch, tmp_path):
-    monkeypatch.setenv("KD_HOME", str(tmp_path))
-    answer = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
-    monkeypatch.setattr(data.subprocess, "run", lambda *args, **kwargs: answer)
-    with pytest.raises(
-        UserError, match="cannot download the movie snippets.*No matching distribution.*KD_HOME"
-    ) as caught:
-        data.fetch_movie_snippets()
-    assert "\n" not in str(caught.value)
-
-
-def test_another_file_in_the_package_is_refused(fake_pip, monkeypatch):
-    monkeypatch.setattr(data, "SNIPPETS_SHA256", "0" * 64)
-    with pytest.raises(UserError, match="checksum differs"):
-        data.fetch_movie_snippets()
-    assert not (data.cache_home() / "data" / "movie_snippets.tsv").exists()
-
-
-def test_writing_is_atomic(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    data.write_atomically(path, b"old")
-    monkeypatch.setattr(data.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        data.write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_movie_snippets_are_split_as_promised(fake_pip):
-    rows = data.movie_snippets(labelled=20, validation=10, test=10)
-    assert rows.counts() == {"labelled": 20, "unlabelled": 20, "validation": 10, "test": 10}
-    texts = [text for split in rows.splits.values() for text in split["text"]]
-    assert len({data.fold(text) for text in texts}) == len(texts) == 60, "neutral and repeated rows are gone"
-    assert data.movie_snippets(20, 10, 10).splits["test"]["id"] == rows.splits["test"]["id"], "the split is fixed"
-    ratings = {row["id"]: row["rating"] for row in data.read_movie_snippets()}
-    for split in rows.splits.values():
-        assert all(
-            label in (data.UNLABELLED, int(ratings[i] > 0))
-            for i, label in zip(split["id"], split["label"], strict=True)
-        )
-
-
-def test_trap_25_nothing_held_out_is_in_training(fake_pip):
-    assert data.leaking_rows(data.movie_snippets(20, 10, 10).splits) == []
-
-
-def splits_with_leak():
-    def part(texts):
-        return Dataset.from_dict({"id": texts, "text": texts, "label": [-100] * len(texts)})
-
-    return DatasetDict(train=part(["a film", "Another  Film", "third"]), test=part(["another film"]))
-
-
-def test_trap_25_a_leak_is_found_after_folding_and_stops_the_run():
-    rows = data.Rows(splits_with_leak(), ["no", "yes"])
-    assert data.leaking_rows(rows.splits) == [1]
-    with pytest.raises(UserError, match="1 training row.*Another.*--drop-leaks"):
-        checks.check_leakage(rows, drop=False)
-    kept = checks.check_leakage(rows, drop=True)
-    assert kept.splits["train"]["text"] == ["a film", "third"]
-    assert "left out" in kept.notes[0]
-
-
-def test_trap_24_hidden_labels_are_refused_for_scoring():
-    hidden = Dataset.from_dict({"label": [-1, -1, 1]})
-    with pytest.raises(UserError, match="2 of 3 rows.*GLUE"):
-        data.require_scorable(hidden, "test")
-
-
-# --- the reader's files
-
-
-def table(n=40, labels=("bad", "good")):
-    return pd.DataFrame(
-        {"sentence": [f"sentence number {i}" for i in range(n)], "label": [labels[i % len(labels)] for i in range(n)]}
-    )
+def refused(tmp_path, name, content, *words):
+    """Asserts a UserError of one line that names the file and holds the words; returns it."""
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, name, content)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert name in message
+    for word in words:
+        assert word in message
+    return message
 
 
 WRITERS = {
@@ -156,94 +52,244 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("labels", [("bad", "good"), (0, 1), ("poor", "fair", "fine"), (1, 2, 10)])
-def test_every_kind_of_file_and_label(tmp_path, kind, labels):
-    path = tmp_path / f"train.{kind}"
-    WRITERS[kind](table(labels=labels), path)
-    rows = files.file_rows(str(path), None, None, "sentence", "label")
-    expected = [str(label) for label in (sorted(labels) if isinstance(labels[0], int) else sorted(labels))]
-    assert rows.label_names == expected
-    assert rows.counts() == {"labelled": 32, "unlabelled": 0, "validation": 4, "test": 4}
-    assert len(rows.notes) == 2
-    first = rows.splits["train"][0]
-    number = int(first["text"].split()[-1])
-    assert rows.label_names[first["label"]] == str(labels[number % len(labels)])
+@pytest.mark.parametrize("labels", [["bad", "good"], [0, 1], [1.0, None], [True, False], [10**17 + 1, 3]], ids=str)
+def test_what_pandas_writes_is_read(tmp_path, kind, labels):
+    frame = pd.DataFrame({"id": [7, 8], "text": ["a film", "another"], "label": labels})
+    WRITERS[kind](frame, tmp_path / f"a.{kind}")
+    rows = data.read_file(str(tmp_path / f"a.{kind}"), "text", "label")
+    expected = [
+        None if label is None else str(int(label)) if label.__class__ is float else str(label) for label in labels
+    ]
+    assert [row["text"] for row in rows] == ["a film", "another"]
+    assert [data.normal_label(row["label"]) for row in rows] == [label and label.lower() for label in expected]
 
 
-def test_rows_without_a_label_become_unlabelled(tmp_path):
-    frame = table()
-    frame["label"] = frame["label"].astype(object)
-    frame.loc[0, "label"], frame.loc[1, "label"] = "", "-100"
-    frame.to_csv(tmp_path / "a.csv", index=False)
-    (tmp_path / "more.txt").write_text("one more text\n\nand another\n", encoding="utf-8")
-    rows = files.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", str(tmp_path / "more.txt"))
-    assert rows.counts()["unlabelled"] == 4
-    (tmp_path / "more.csv").write_text("sentence\none\ntwo\nthree\n", encoding="utf-8")
-    rows = files.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", str(tmp_path / "more.csv"))
-    assert rows.counts()["unlabelled"] == 5
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"], ids=repr)
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_lines_end_at_line_ends_and_nowhere_else(tmp_path, kind, ending):
+    texts = ["one\u2028two", "three\u2029four", "five\x85six", "seven\x1ceight"]
+    if kind == "jsonl":
+        lines = [json.dumps({"text": text, "label": 1}, ensure_ascii=False).replace("\\u001c", "x") for text in texts]
+        texts[-1] = "sevenxeight"
+    else:
+        mark = "," if kind == "csv" else "\t"
+        texts.append("nine\x0cten\x0beleven")
+        lines = [f"text{mark}label", *(f"{text}{mark}1" for text in texts)]
+    assert read(tmp_path, f"a.{kind}", ending.join([*lines, ""])) == [(text, "1") for text in texts]
 
 
-def test_a_missing_value_in_parquet_is_unlabelled_and_floats_are_integers(tmp_path):
-    frame = table(labels=(0.0, 1.0))
-    frame.loc[3, "label"] = float("nan")
-    frame.to_parquet(tmp_path / "a.parquet")
-    rows = files.file_rows(str(tmp_path / "a.parquet"), None, None, "sentence", "label")
-    assert rows.label_names == ["0", "1"]
-    assert rows.counts()["unlabelled"] == 1
+def test_a_text_a_line(tmp_path):
+    content = "one\u2028two\r\n\r\nthree\x0cfour\nfive"
+    texts = [text for text, _ in read(tmp_path, "a.txt", content, label=None)]
+    assert texts == ["one\u2028two", "three\x0cfour", "five"]
 
 
-def test_a_teachers_order_of_names_counts(tmp_path):
-    table().to_csv(tmp_path / "a.csv", index=False)
-    rows = files.file_rows(str(tmp_path / "a.csv"), None, None, "sentence", "label", label_names=["good", "bad"])
-    assert rows.label_names == ["good", "bad"]
+def test_a_quotation_mark_in_tsv_is_a_character_like_any_other(tmp_path):
+    content = 'text\tlabel\n"a good film\t1\nbad\t0\nthe "best" one\t1\n"worst"\t0\n'
+    expected = [('"a good film', "1"), ("bad", "0"), ('the "best" one', "1"), ('"worst"', "0")]
+    assert read(tmp_path, "a.tsv", content) == expected
 
 
-def test_quoted_line_breaks_and_a_byte_order_mark_are_read(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_bytes("\ufeffsentence,label\n".encode() + b'"two\nlines",a\n"one, line",b\n')
-    assert [row["text"] for row in files.read_file(str(path), "sentence", "label")] == ["two\nlines", "one, line"]
+def test_a_tsv_that_is_quoted_as_csv_is_refused_rather_than_read_with_doubled_marks(tmp_path):
+    refused(tmp_path, "a.tsv", 'text\tlabel\nx\t1\n"so ""good"", really"\t1\n', "line 3", "quoted")
+
+
+def test_quoted_line_breaks_and_commas_are_read(tmp_path):
+    content = 'text,label\n"two\nlines, and more",a\n"one, line",b\n\n"a ""word""",b\n'
+    expected = [("two\nlines, and more", "a"), ("one, line", "b"), ('a "word"', "b")]
+    assert read(tmp_path, "a.csv", content) == expected
+    rows = data.read_file(str(tmp_path / "a.csv"), "text", "label")
+    assert [row["where"].split(", ")[1] for row in rows] == ["line 2", "line 4", "line 6"]
+
+
+PLAIN = "text,label\na good film,1\n\u201cfine\u201d caf\u00e9,0\n"
+
+
+def test_a_byte_order_mark_and_nul_characters_do_no_harm(tmp_path):
+    expected = [("a good film", "1"), ("\u201cfine\u201d caf\u00e9", "0")]
+    assert read(tmp_path, "a.csv", PLAIN.encode("utf-8-sig")) == expected
+    assert read(tmp_path, "b.csv", PLAIN.replace("good", "go\0od"))[0] == ("a go\0od film", "1")
+
+
+def test_a_long_text_is_a_text(tmp_path):
+    assert read(tmp_path, "a.csv", f"text,label\n{'long ' * 40_000},1\n")[0][0].count("long") == 40_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_another_encoding_is_refused(tmp_path, encoding):
+    refused(tmp_path, "a.csv", PLAIN.encode(encoding), "not UTF-8", "line")
 
 
 BAD_FILES = {
-    "empty": ("a.csv", b"", "a.csv is empty"),
-    "header only": ("a.csv", b"sentence,label\n", "has no rows"),
-    "missing column": ("a.csv", b"text,label\nx,1\n", "no column 'sentence'; it has: text, label"),
-    "not UTF-8": ("a.csv", "sentence,label\nfine,1\ncaf\u00e9,0\n".encode("latin-1"), "not UTF-8: byte 0xe9 on line 3"),
-    "empty text": ("a.csv", b"sentence,label\nx,1\n  ,0\n", r"row 2 \(line 3\) has no text"),
-    "NaN text": ("a.csv", b"sentence,label\nNaN,1\nx,0\n", r"row 1 \(line 2\) has no text"),
-    "one class": ("a.csv", b"sentence,label\n" + b"x,1\n" * 30, r"1 class\(es\) among its"),
-    "ragged": ("a.csv", b"sentence,label\nx,1\ny,0,3,4\n", "line 3"),
-    "bad JSON": ("a.jsonl", b'{"sentence": "x", "label": 1}\n{"sentence": \n', "line 2 is not JSON"),
-    "JSON list": ("a.jsonl", b"[1, 2]\n", "line 1 is not a JSON object"),
-    "not Parquet": ("a.parquet", b"hello", "not a Parquet file"),
-    "other ending": ("a.xlsx", b"hello", r"cannot read \.xlsx"),
+    "empty": ("a.csv", "", "a.csv is empty"),
+    "blank": ("a.csv", "\n \n", "a.csv is empty"),
+    "header only": ("a.csv", "text,label\n", "has no rows"),
+    "missing column": ("a.csv", "sentence,label\nx,1\n", "no column 'text'; it has: sentence, label"),
+    "semicolons": ("a.csv", "text;label\nx;1\n", "no column 'text'; it has: text;label"),
+    "tabs in a .csv": ("a.csv", "text\tlabel\nx\t1\n", "no column 'text'"),
+    "a column twice": ("a.csv", "text,label,label\nx,1,0\n", "two columns 'label'"),
+    "compressed": ("a.csv.gz", gzip.compress(PLAIN.encode()), "cannot read .gz"),
+    "compressed unsaid": ("a.csv", gzip.compress(PLAIN.encode()), "not UTF-8"),
+    "empty text": ("a.csv", "text,label\nx,1\n  ,0\n", "line 3 has no text"),
+    "NaN text": ("a.csv", "text,label\nNaN,1\nx,0\n", "line 2 has no text"),
+    "comma in a text": ("a.csv", "text,label\nwell, a good film,1\nbad,0\n", "line 2 has 3 field(s)"),
+    "comma in a later text": ("a.csv", "text,label\nbad,0\nwell, a good film,1\n", "line 3 has 3 field(s)"),
+    "tab in a text": ("a.tsv", "text\tlabel\nwell\ta good film\t1\n", "line 2 has 3 field(s)"),
+    "surplus empty field": ("a.csv", "text,label\nx,1,\ny,0,\n", "line 2 has 3 field(s)"),
+    "short row": ("a.csv", "text,label\nx,1\ny\n", "line 3 has 1 field(s)"),
+    "short row of three": ("a.csv", "id,text,label\n1,x,1\n2,y\n", "line 3 has 2 field(s)"),
+    "short row in TSV": ("a.tsv", "text\tlabel\nx\t1\ny\n", "line 3 has 1 field(s)"),
+    "two rows on a line": ("a.csv", "text,label\nx,1y,0\n", "line 2 has 3 field(s)"),
+    "open quotation mark": ("a.csv", 'text,label\nx,1\n"y,0\nz,1\n', "line 3"),
+    "mark closed too early": ("a.csv", 'text,label\n"y" said he,0\n', "line 2"),
+    "rows inside a text": ("a.csv", 'text,label\nx,1\n"y,0\nz",1\nw,0\n', "line 3 holds further rows"),
+    "rows inside, label first": ("a.csv", 'label,text\n1,"x\n0,y"\n0,z\n', "line 2 holds further rows"),
+    "header again": ("a.csv", "text,label\nx,1\ntext,label\ny,0\n", "line 3 is the header again"),
+    "bad JSON": ("a.jsonl", '{"text": "x", "label": 1}\n\n{"text": \n', "line 3 is not JSON"),
+    "two objects on a line": ("a.jsonl", '{"text": "x", "label": 1}{"text": "y", "label": 0}\n', "line 1 is not JSON"),
+    "deep JSON": ("a.jsonl", "[" * 100_000, "line 1 is not JSON"),
+    "endless number": ("a.jsonl", '{"text": "x", "label": ' + "9" * 5000 + "}\n", "line 1 is not JSON"),
+    "JSON list": ("a.jsonl", '["text", "label"]\n', "line 1 is not a JSON object"),
+    "JSON list of pairs": ("a.jsonl", '[["text", "x"], ["label", 1]]\n', "line 1 is not a JSON object"),
+    "a key that one line lacks": ("a.jsonl", '{"text": "x", "label": 1}\n{"text": "y", "lable": 0}\n', "line 2"),
+    "a key twice": ("a.jsonl", '{"text": "x", "label": 1, "label": 0}\n', "line 1 has two columns 'label'"),
+    "list for a text": ("a.jsonl", '{"text": ["bad", "long"], "label": 1}\n', "line 1 has no text"),
+    "object for a text": ("a.jsonl", '{"text": {"en": "bad"}, "label": 1}\n', "line 1 has no text"),
+    "number for a text": ("a.jsonl", '{"text": 3, "label": 1}\n', "line 1 has no text"),
+    "null for a text": ("a.jsonl", '{"text": null, "label": 1}\n', "line 1 has no text"),
+    "list for a label": ("a.jsonl", '{"text": "x", "label": ["a"]}\n', "line 1: the label"),
+    "half an emoji": ("a.jsonl", '{"text": "bad \\ud83d film", "label": 1}\n', "line 1 holds half a character"),
+    "half an emoji as label": ("a.jsonl", '{"text": "x", "label": "\\ude00"}\n', "line 1 holds half a character"),
+    "not Parquet": ("a.parquet", "hello", "not a Parquet file"),
+    "other ending": ("a.xlsx", "hello", "cannot read .xlsx"),
+    "labels in .txt": ("a.txt", "hello\n", "no column 'label'"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_bad_files_are_one_sentence(tmp_path, case):
-    name, content, message = BAD_FILES[case]
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        files.file_rows(str(tmp_path / name), None, None, "sentence", "label")
-    assert "\n" not in str(caught.value)
-    assert name in str(caught.value)
+    name, content, words = BAD_FILES[case]
+    refused(tmp_path, name, content, words)
 
 
-def test_a_label_that_training_does_not_know(tmp_path):
-    table().to_csv(tmp_path / "train.csv", index=False)
-    table(5, ("bad", "odd")).to_csv(tmp_path / "test.csv", index=False)
-    with pytest.raises(UserError, match=r"test has the label 'odd' \(.*test.csv, row 2 \(line 3\)\).*bad, good"):
-        files.file_rows(str(tmp_path / "train.csv"), None, str(tmp_path / "test.csv"), "sentence", "label")
-
-
-def test_a_test_row_needs_a_label(tmp_path):
-    table().to_csv(tmp_path / "train.csv", index=False)
-    (tmp_path / "test.csv").write_text("sentence,label\nx,\n", encoding="utf-8")
-    with pytest.raises(UserError, match="has no label in column 'label'"):
-        files.file_rows(str(tmp_path / "train.csv"), None, str(tmp_path / "test.csv"), "sentence", "label")
+@pytest.mark.parametrize("texts", [[1, 2], [["a"], ["b"]], [b"a", b"b"]], ids=str)
+def test_a_parquet_column_that_is_no_text_is_refused(tmp_path, texts):
+    pd.DataFrame({"text": texts, "label": [0, 1]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="a.parquet, row 1 has no text"):
+        data.read_file(str(tmp_path / "a.parquet"), "text", "label")
 
 
 def test_a_missing_file():
     with pytest.raises(UserError, match="no file nowhere.csv"):
-        files.file_rows("nowhere.csv", None, None, "text", "label")
+        data.read_file("nowhere.csv", "text", "label")
+
+
+# --- damaged tables: whatever gets through is what was meant
+
+LABELS = ["0", "1"]
+TEXTS = st.text(alphabet="ab ,\"\t\n\r;{}[]\\'\u2028\x85\x0c\u00e9\U0001f600", min_size=1, max_size=12).filter(
+    lambda text: text.strip() and text == text.strip() and text.lower() != "text"
+)
+TABLES = st.lists(st.tuples(TEXTS, st.sampled_from(LABELS)), min_size=1, max_size=5).map(
+    lambda rows: [("plain", "0"), *rows, ("plain too", "1")]
+)
+
+
+STRUCTURE = {"csv": ',"\n\r\t ', "tsv": "\t\n\r", "jsonl": ',:"\n\r{}[]'}
+
+
+def written(kind, rows):
+    """A table written with care."""
+    if kind == "jsonl":
+        return "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+    if kind == "tsv":
+        return "".join("\t".join(row) + "\n" for row in [("text", "label"), *rows])
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([("text", "label"), *rows])
+    return buffer.getvalue()
+
+
+def read_or_none(folder, kind, content):
+    try:
+        return read(folder, f"a.{kind}", content)
+    except UserError:
+        return None
+
+
+def without(character, rows):
+    """Rows less one character, and less the white space that this may leave at the ends."""
+    return [tuple(value and value.replace(character, "").strip() for value in row) for row in rows]
+
+
+@given(rows=TABLES, kind=st.sampled_from(["csv", "jsonl"]))
+@FEW
+def test_a_table_written_with_care_is_read_as_it_was_meant(tmp_path, rows, kind):
+    found = read_or_none(tmp_path, kind, written(kind, rows))
+    assert found == rows or (found is None and kind == "csv" and any("\n" in text for text, _ in rows))
+
+
+@given(rows=TABLES)
+@FEW
+def test_a_tsv_written_naively_is_refused_or_read_as_it_was_meant(tmp_path, rows):
+    assume(not any(re.search("\t.*[\r\n]", text, re.DOTALL) for text, _ in rows))  # reads as a row of its own
+    found = read_or_none(tmp_path, "tsv", written("tsv", rows))
+    assert found is None or found == rows
+    if not any(set("\t\r\n") & set(text) or '""' in text for text, _ in rows):
+        assert found == rows
+
+
+@given(rows=TABLES)
+@FEW
+def test_a_csv_written_naively_is_refused_or_read_as_it_was_meant(tmp_path, rows):
+    assume(not any(re.search(",.*[\r\n]", text, re.DOTALL) for text, _ in rows))  # reads as a row of its own
+    content = "".join(f"{text},{label}\n" for text, label in [("text", "label"), *rows])
+    found = read_or_none(tmp_path, "csv", content)
+    assert found is None or without('"', found) == without('"', rows)
+
+
+@given(rows=TABLES, kind=st.sampled_from(["csv", "tsv", "jsonl"]), choice=st.data())
+@settings(FEW, max_examples=3 * FEW.max_examples)
+def test_a_character_too_many_or_too_few_never_moves_a_row_or_a_label(tmp_path, rows, kind, choice):
+    """An extra or missing mark within a text is a text with one mark more or less; all else is refused."""
+    if kind == "tsv":
+        rows = [(" ".join(text.replace('"', "'").split()), label) for text, label in rows]
+    content = written(kind, rows)
+    character = choice.draw(st.sampled_from(STRUCTURE[kind]), "character")
+    places = [place for place, mark in enumerate(content) if mark == character]
+    if places and choice.draw(st.booleans(), "take away"):
+        place = choice.draw(st.sampled_from(places), "place")
+        damaged = content[:place] + content[place + 1 :]
+    else:
+        place = choice.draw(st.integers(0, len(content)), "place")
+        damaged = content[:place] + character + content[place:]
+    found = read_or_none(tmp_path, kind, damaged)
+    assert found is None or without(character, found) == without(character, rows)
+
+
+@given(rows=TABLES, kind=st.sampled_from(["csv", "tsv", "jsonl"]), choice=st.data())
+@FEW
+def test_a_table_cut_short_is_refused_or_ends_early(tmp_path, rows, kind, choice):
+    if kind == "tsv":
+        rows = [(" ".join(text.split()), label) for text, label in rows]
+    content = written(kind, rows)
+    found = read_or_none(tmp_path, kind, content[: choice.draw(st.integers(0, len(content)), "length")])
+    if found:
+        *whole, (text, label) = found
+        assert whole == rows[: len(whole)]
+        assert text == rows[len(whole)][0]
+        assert label in (rows[len(whole)][1], None)
+
+
+@given(
+    texts=st.lists(
+        st.one_of(TEXTS, st.none(), st.integers(), st.floats(), st.booleans(), st.lists(TEXTS), st.just({})), min_size=1
+    )
+)
+@FEW
+def test_nothing_but_a_string_becomes_a_text(tmp_path, texts):
+    content = "".join(json.dumps({"text": text, "label": 1}) + "\n" for text in texts)
+    found = read_or_none(tmp_path, "jsonl", content)
+    if all(isinstance(text, str) for text in texts):
+        assert found == [(text, "1") for text in texts]
+    else:
+        assert found is None

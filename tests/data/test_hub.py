@@ -1,34 +1,190 @@
-"""The article's recipe with the real clients against a Hub on loopback, and how it fails without one."""
+"""Data sets in every shape that the Hub has them in, and one sentence for whatever goes wrong there."""
 
 import json
 import os
 import subprocess
 import sys
 
-import pandas as pd
+import datasets
 import pytest
-import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
-from kdhelpers import models
-from kdhelpers.recipes import SST2
+from kdhelpers import data
+from kdhelpers.errors import UserError
+from kdhelpers.settings import recipe, settings_from
 from tests.hub_server import COMMIT, running_hub
-from tests.tiny import save_model, teachable_rows, tiny_distilbert, tiny_tokenizer
 
-GLUE_CARD = """---
-dataset_info:
-- config_name: sst2
-  features:
-  - name: sentence
-    dtype: string
-  - name: label
-    dtype:
-      class_label:
-        names:
-          '0': negative
-          '1': positive
-  - name: idx
-    dtype: int32
+NAMES = ClassLabel(names=["negative", "positive"])
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Writes splits of (texts, labels) as the parquet files of a data set, and loads them by its name."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def load(splits, feature, teacher=None, **options):
+        for name, (texts, labels) in splits.items():
+            table = Dataset.from_dict(
+                {"text": texts, "label": labels}, features=Features(text=Value("string"), label=feature)
+            )
+            table.to_parquet(str(tmp_path / "set" / f"{name}-00000-of-00001.parquet"))
+        return data.load_rows(settings_from({"dataset_id": str(tmp_path / "set"), **options}), teacher)
+
+    (tmp_path / "set").mkdir()
+    return load
+
+
+def split(word, labels):
+    return [f"{word} number {index}" for index in range(len(labels))], list(labels)
+
+
+def names_by_text(rows, name):
+    part = rows.splits[name]
+    pairs = zip(part["text"], part["label"], strict=True)
+    return {text: None if label == data.UNLABELLED else rows.label_names[label] for text, label in pairs}
+
+
+LABELS = {
+    "class names": (NAMES, [1, 0], ["negative", "positive"]),
+    "numbers from 0": (Value("int64"), [1, 0], ["0", "1"]),
+    "stars": (Value("int32"), [5, 4, 3, 2, 1], ["1", "2", "3", "4", "5"]),
+    "ten and nine": (Value("int64"), [10, 9], ["9", "10"]),
+    "minus one to one": (Value("int64"), [-1, 0, 1], ["-1", "0", "1"]),
+    "floats": (Value("float64"), [1.0, 0.0], ["0", "1"]),
+    "strings": (Value("string"), ["good", "bad"], ["bad", "good"]),
+    "truth": (Value("bool"), [True, False], ["False", "True"]),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_any_kind_of_label_is_a_class_and_missing_splits_are_carved_out(hub, kind):
+    feature, labels, names = LABELS[kind]
+    rows = hub({"train": split("train", labels * 30), "test": split("test", labels * 2)}, feature)
+    assert rows.label_names == names
+    assert len(rows.splits["validation"]) == 3 * len(labels)
+    for name in rows.splits:
+        for text, label in names_by_text(rows, name).items():
+            value = labels[int(text.split()[-1]) % len(labels)]
+            assert label == (names[value] if feature is NAMES else str(int(value) if kind == "floats" else value))
+    shares = list(rows.splits["validation"]["label"])
+    assert {shares.count(label) for label in range(len(names))} == {3}, "each class its share"
+    assert any("validation" in note and "set aside" in note for note in rows.notes)
+
+
+def test_splits_that_are_there_are_taken_as_they_are(hub):
+    rows = hub({name: split(name, [0, 1] * 10) for name in ("train", "validation", "test")}, NAMES)
+    assert rows.counts() == {"labelled": 20, "unlabelled": 0, "validation": 20, "test": 20}
+    assert rows.test_name == "test"
+
+
+HIDDEN = {"class names": (NAMES, [-1]), "numbers": (Value("int64"), [-1]), "strings": (Value("string"), [None])}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_where_test_labels_are_hidden_the_validation_rows_are_scored_and_nothing_is_chosen_on_them(hub, kind):
+    feature, hidden = HIDDEN[kind]
+    labels = ["no", "yes"] if kind == "strings" else [0, 1]
+    known = {name: split(name, labels * 10) for name in ("train", "validation")}
+    rows = hub(known | {"test": split("test", hidden * 6)}, feature)
+    assert "validation" not in rows.splits
+    assert "hidden" in rows.test_name
+    assert all(text.startswith("validation") for text in rows.splits["test"]["text"])
+    assert any("last checkpoint" in note for note in rows.notes)
+
+
+def test_without_test_rows_the_validation_rows_are_scored(hub):
+    rows = hub({name: split(name, [0, 1] * 10) for name in ("train", "validation")}, NAMES)
+    assert rows.test_name.startswith("validation")
+    assert rows.counts()["validation"] == 0
+    assert len(rows.splits["test"]) == 20
+
+
+@pytest.mark.parametrize("more", [{}, {"test": split("test", [-1] * 6)}], ids=["no test", "hidden test"])
+def test_training_rows_alone_give_all_three_splits(hub, more):
+    rows = hub({"train": split("train", [0, 1] * 50), **more}, NAMES)
+    assert rows.counts() == {"labelled": 80, "unlabelled": 0, "validation": 10, "test": 10}
+    assert rows.test_name == "test"
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_a_training_row_may_lack_its_label(hub, kind):
+    feature, hidden = HIDDEN[kind]
+    labels = ["no", "yes"] if kind == "strings" else [0, 1]
+    held_out = {name: split(name, labels * 5) for name in ("validation", "test")}
+    rows = hub({"train": split("train", labels * 10 + hidden * 7), **held_out}, feature)
+    assert rows.counts()["unlabelled"] == 7
+    assert len(rows.label_names) == 2
+
+
+def test_a_test_row_may_not(hub):
+    with pytest.raises(UserError, match="test, row 3 has no label"):
+        hub({"train": split("train", [0, 1] * 10), "test": split("test", [0, 1, -1, 1])}, NAMES)
+
+
+def test_a_test_label_that_training_does_not_know(hub):
+    with pytest.raises(UserError, match="test, row 2 has the label '3'"):
+        hub({"train": split("train", [1, 2] * 10), "test": split("test", [1, 3])}, Value("int64"))
+
+
+def test_one_class_is_nothing_to_learn(hub):
+    with pytest.raises(UserError, match="fewer than two classes"):
+        hub({"train": split("train", [1] * 40)}, NAMES)
+
+
+@pytest.mark.parametrize("pair", [("train", "validation"), ("train", "test"), ("validation", "test")], ids=str)
+def test_rows_in_two_splits_are_found(hub, pair):
+    splits = {name: split(name, [0, 1] * 10) for name in ("train", "validation", "test")}
+    splits[pair[0]] = splits[pair[1]]
+    with pytest.raises(UserError, match=f"20 {pair[0]} rows are in {pair[1]}"):
+        hub(splits, NAMES)
+
+
+def test_a_teachers_order_of_names_counts(hub):
+    splits = {name: split(name, [0, 1] * 10) for name in ("train", "validation", "test")}
+    rows = hub(splits, NAMES, ["POSITIVE", "NEGATIVE"])
+    assert rows.label_names == ["POSITIVE", "NEGATIVE"]
+    assert names_by_text(rows, "test")["test number 0"] == "NEGATIVE"
+
+
+def test_declared_names_that_differ_in_nothing_but_case_stay_two_classes(hub):
+    names = ClassLabel(names=["US", "us", "it"])
+    rows = hub({name: split(name, [0, 1, 2] * 10) for name in ("train", "validation", "test")}, names)
+    assert rows.label_names == ["US", "us", "it"]
+    assert list(rows.splits["test"]["label"])[:3] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "words"),
+    [
+        (Value("int64"), NAMES, "train, row 1 has no text"),
+        (datasets.List(Value("string")), NAMES, "train, row 1 has no text"),
+        (Value("string"), datasets.List(Value("int64")), "not one label a row"),
+    ],
+    ids=["numbers for texts", "lists for texts", "lists for labels"],
+)
+def test_columns_that_hold_no_texts_or_no_labels_are_refused(tmp_path, monkeypatch, text, label, words):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    values = {"text": [1, 2] if text == Value("int64") else [["a"], ["b"]] if text != Value("string") else ["a", "b"]}
+    values["label"] = [[0], [1]] if label is not NAMES else [0, 1]
+    Dataset.from_dict(values, features=Features(text=text, label=label)).to_parquet(str(tmp_path / "set/train.parquet"))
+    with pytest.raises(UserError, match=words):
+        data.load_rows(settings_from({"dataset_id": str(tmp_path / "set")}))
+
+
+@pytest.mark.parametrize("column", ["text_column", "label_column"])
+def test_a_column_that_is_not_there(hub, column):
+    with pytest.raises(UserError, match="no column 'stars'; it has: text, label"):
+        hub({"train": split("train", [0, 1])}, NAMES, **{column: "stars"})
+
+
+def test_a_data_set_without_training_rows(hub):
+    with pytest.raises(UserError, match="no train split; it has: test"):
+        hub({"test": split("test", [0, 1])}, NAMES)
+
+
+# --- the real clients, against a Hub on loopback
+
+CARD = """---
 configs:
 - config_name: sst2
   data_files:
@@ -42,139 +198,88 @@ configs:
 A tiny stand-in of invented sentences.
 """
 
-
-@pytest.fixture(scope="session")
-def hub_root(tmp_path_factory, trained_teacher):
-    """Folders under the article's names: a teacher that knows its task, a student without a head, rows."""
-    root = tmp_path_factory.mktemp("hub")
-    generic = models.set_labels(trained_teacher, ["LABEL_0", "LABEL_1"])
-    save_model(root / "models" / SST2.teacher, generic, tiny_tokenizer())
-    models.set_labels(trained_teacher, ["bad", "good"])
-    torch.manual_seed(1)
-    student = tiny_distilbert().distilbert
-    student.config.architectures = ["DistilBertForMaskedLM"]
-    save_model(root / "models" / SST2.student, student, tiny_tokenizer())
-    glue = root / "datasets" / SST2.dataset_id
-    features = Features(sentence=Value("string"), label=ClassLabel(names=["negative", "positive"]), idx=Value("int32"))
-    (glue / "sst2").mkdir(parents=True)
-    seen = set()
-    for seed, (split, n) in enumerate((("train", 192), ("validation", 64), ("test", 16))):
-        rows = {row["text"]: row for row in teachable_rows(4 * n, seed=seed + 10)}
-        rows = [row for text, row in rows.items() if text not in seen][:n]
-        seen |= {row["text"] for row in rows}
-        columns = {
-            "sentence": [row["text"] for row in rows],
-            "label": [-1 if split == "test" else row["label"] for row in rows],
-            "idx": list(range(n)),
-        }
-        Dataset.from_dict(columns, features=features).to_parquet(str(glue / f"sst2/{split}-00000-of-00001.parquet"))
-    (glue / "README.md").write_text(GLUE_CARD, encoding="utf-8")
-    return root
-
-
-# One process runs many commands: starting one costs seconds. Prints a JSON line per command.
 # The clients wait between their tries; here nobody needs to.
-DRIVER = """
-import contextlib, io, json, sys, time
+PROGRAM = """
+import json, time
 time.sleep = lambda seconds: None
-from kdhelpers.__main__ import main
-for command in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(command)
-    print(json.dumps({"code": code, "out": out.getvalue(), "err": err.getvalue()}), flush=True)
+from kdhelpers import data
+from kdhelpers.errors import UserError
+from kdhelpers.settings import recipe
+try:
+    rows = data.load_rows(recipe("sst2"))
+    print(json.dumps({"counts": rows.counts(), "names": rows.label_names, "revision": rows.revision}))
+except UserError as error:
+    print(json.dumps({"error": str(error)}))
 """
 
 
-def run(commands, endpoint, home, **environment):
-    """Run commands with the clients pointed at `endpoint`; gives back code, out and err of each."""
-    settings = {
-        "HF_ENDPOINT": endpoint,
-        "HF_HOME": str(home / "hf"),
-        "KD_HOME": str(home / "kd"),
-        "OMP_NUM_THREADS": "1",
-    }
-    settings |= {"HF_HUB_DISABLE_XET": "1"} | environment
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    command = [sys.executable, "-c", DRIVER, json.dumps(commands)]
-    done = subprocess.run(command, env=clean | settings, capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def sst2(output, *more):
-    return ["distill", "--recipe", "sst2", "--precision", "fp32", "--output", str(output), *more]
-
-
-def test_the_recipe_is_the_articles():
-    assert (SST2.teacher, SST2.student) == ("textattack/bert-base-uncased-SST-2", "distilbert/distilbert-base-uncased")
-    assert (SST2.dataset_id, SST2.dataset_config) == ("nyu-mll/glue", "sst2")
-    assert (SST2.epochs, SST2.batch_size, SST2.learning_rate, SST2.alpha, SST2.temperature) == (3, 64, 5e-5, 0.5, 3.0)
-
-
 @pytest.fixture(scope="module")
-def finished(hub_root, tmp_path_factory):
-    """The recipe run once with its own numbers; then again with the Hub gone and the clients' cache warm."""
-    home = tmp_path_factory.mktemp("home")
-    with running_hub(hub_root) as hub:
-        (first,) = run([sst2(home / "run")], hub.url, home)
-        asked = list(hub.log)
-    offline = sst2(home / "again", "--epochs", "1", "--no-control")
-    (second,) = run([offline], "http://127.0.0.1:9", home, HF_HUB_OFFLINE="1")
-    return home, first, second, asked
+def hub_root(tmp_path_factory):
+    """The article's data set, tiny, below the folder that a Hub serves."""
+    root = tmp_path_factory.mktemp("hub")
+    folder = root / "datasets" / str(recipe("sst2").dataset_id)
+    features = Features(sentence=Value("string"), label=NAMES, idx=Value("int32"))
+    for name, labels in {"train": [0, 1] * 16, "validation": [0, 1] * 8, "test": [-1] * 8}.items():
+        texts, labels = split(name, labels)
+        table = Dataset.from_dict({"sentence": texts, "label": labels, "idx": range(len(texts))}, features=features)
+        table.to_parquet(str(folder / f"sst2/{name}-00000-of-00001.parquet"))
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
+    return root
 
 
-def test_the_article_end_to_end(finished):
-    home, first, _, asked = finished
-    assert first["code"] == 0, first
-    metrics = json.loads((home / "run" / "metrics.json").read_text())
-    assert metrics["rows"] == {"labelled": 192, "unlabelled": 0, "validation": 0, "test": 64}
-    assert "hidden" in metrics["test_rows"]
-    assert "hidden" in first["out"]
-    assert metrics["revisions"] == {"teacher": COMMIT, "student": COMMIT, "dataset": COMMIT}
-    assert metrics["teacher"]["train_seconds"] == 0, "a teacher with a head is used as it is"
-    assert len(pd.read_csv(home / "run" / "predictions.csv")) == 64
-    student = models.load_classifier(str(home / "run" / "student"), None)
-    assert student.has_head
-    assert student.model.config.model_type == "distilbert"
-    assert student.model.config.id2label == {0: "negative", 1: "positive"}
-    assert "student: training for 9 steps" in first["out"], "192 rows, batch 64, 3 epochs"
-    assert not any(path.endswith((".bin", ".py")) for path in asked if path.startswith("GET"))
+def ask(url, home, **environment):
+    """What a process of its own gets from the Hub at `url`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    kept |= {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=kept | environment, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_with_a_warm_cache_the_hub_may_be_gone(finished):
-    _, _, second, _ = finished
-    assert second["code"] == 0, second
+def test_rows_come_from_the_hub_with_their_revision_and_later_from_its_cache(hub_root, tmp_path):
+    with running_hub(hub_root) as server:
+        first = ask(server.url, tmp_path)
+        assert not any(path.startswith("GET") and path.endswith(".py") for path in server.log)
+    assert first["counts"] == {"labelled": 32, "unlabelled": 0, "validation": 0, "test": 16}
+    assert first["names"] == ["negative", "positive"]
+    assert first["revision"] == COMMIT
+    assert ask("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1") == first
 
 
 FAILURES = {
     "404": ("does not exist", "check the spelling"),
     "429": ("too many requests", "wait"),
     "503": ("HTTP 503", "try again later"),
-    "cut": ("Hub", "network"),
+    "cut": ("cannot be reached", "network"),
+    None: ("cannot be reached", "network"),
 }
 
 
 @pytest.mark.parametrize("mode", FAILURES)
-def test_the_hub_fails(hub_root, tmp_path, mode):
-    """One sentence, exit code 2, no traceback, no output; for the teacher and for the data set alike."""
-    local = hub_root / "models" / SST2.teacher
-    with running_hub(hub_root, mode) as hub:
-        commands = [sst2(tmp_path / "run"), sst2(tmp_path / "run", "--teacher", str(local))]
-        for answer, what in zip(run(commands, hub.url, tmp_path), (SST2.teacher, SST2.dataset_id), strict=True):
-            assert answer["code"] == 2, answer
-            assert answer["err"].startswith("error: "), answer
-            assert answer["err"].count("\n") == 1, answer
-            for word in (what, *FAILURES[mode]):
-                assert word in answer["err"], answer
-    assert not (tmp_path / "run").exists()
+def test_a_hub_that_fails_is_one_sentence(hub_root, tmp_path, mode):
+    if mode is None:
+        answer = ask("http://127.0.0.1:9", tmp_path)
+    else:
+        with running_hub(hub_root, mode) as server:
+            answer = ask(server.url, tmp_path)
+    for word in ("nyu-mll/glue", *FAILURES[mode]):
+        assert word in answer["error"]
+    assert "\n" not in answer["error"]
 
 
-def test_no_hub_at_all(hub_root, tmp_path):
-    local = hub_root / "models" / SST2.teacher
-    commands = [sst2(tmp_path / "run"), sst2(tmp_path / "run", "--teacher", str(local))]
-    for answer in run(commands, "http://127.0.0.1:9", tmp_path):
-        assert answer["code"] == 2, answer
-        assert answer["err"].count("\n") == 1, answer
-        assert "cannot be reached" in answer["err"], answer
-    assert not (tmp_path / "run").exists()
+def test_an_error_that_is_not_the_networks_is_quoted():
+    cause = ValueError("Unrecognized model in a/b.\nShould have a `model_type` key")
+    said = data.hub_message("the teacher a/b", cause)
+    assert "Unrecognized model in a/b." in said
+    assert "reached" not in said
+    assert "\n" not in said
+    assert "KeyError" in data.hub_message("the teacher a/b", KeyError())
+
+
+def test_what_lies_behind_an_error_counts():
+    error = OSError("Can't load it")
+    error.__cause__ = LookupError("no luck")
+    error.__cause__.__context__ = ConnectionRefusedError("111")
+    assert "cannot be reached" in data.hub_message("the teacher a/b", error)

@@ -1,0 +1,84 @@
+"""One label, one class, however it is written."""
+
+import unicodedata
+
+import pandas as pd
+import pytest
+
+from kdhelpers import data
+from kdhelpers.data.labels import class_names
+from kdhelpers.errors import UserError
+
+SAME = {
+    "1": [1, 1.0, "1", "1.0", "1e0", "+1", " 1 ", "1.", "01", pd.array([1, None])[0], "1.000"],
+    "-1": [-1, "-1.0", "\N{MINUS SIGN}1", "-10e-1"],
+    "0": [0, 0.0, "-0", "0e0"],
+    "0.5": [0.5, ".5", "0.50", "5e-1"],
+    "good": ["good", "GOOD", "Good ", "good\n"],
+    "true": [True, "True", "TRUE", "true"],
+    "very good": ["very good", "Very  Good", "very\u00a0good"],
+    "caf\u00e9": ["caf\u00e9", "cafe\u0301", "CAF\u00c9", unicodedata.normalize("NFD", "Caf\u00c9")],
+}
+NOTHING = [
+    None,
+    float("nan"),
+    pd.NA,
+    "",
+    "  ",
+    "nan",
+    -100,
+    -100.0,
+    "-100",
+    "-100.0",
+    "-1e2",
+    "\N{MINUS SIGN}100",
+    "-100.",
+]
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_spellings_of_one_label_have_one_normal_form(form):
+    assert {data.normal_label(value) for value in SAME[form]} == {form}
+
+
+@pytest.mark.parametrize("value", NOTHING, ids=repr)
+def test_no_label_is_no_label_in_any_spelling(value):
+    assert data.normal_label(value) is None
+
+
+def test_what_is_not_the_same_stays_apart():
+    different = ["1", "10", "0.1", "1_0", "one", "1e999", "a b", "ab", "-1", "100", "1.01"]
+    assert len({data.normal_label(value) for value in different}) == len(different)
+
+
+@pytest.mark.parametrize("value", [["bad", "long"], {"a": 1}, (1,), b"bad"], ids=repr)
+def test_an_object_is_no_label(value):
+    with pytest.raises(UserError, match="neither a name nor a number"):
+        data.normal_label(value)
+
+
+@pytest.mark.parametrize(
+    ("found", "declared", "teacher", "names"),
+    [
+        ({"10", "9", "1"}, [], [], ["1", "9", "10"]),
+        ({"1", "-1", "0"}, [], [], ["-1", "0", "1"]),
+        ({"-2", "-10"}, [], [], ["-10", "-2"]),
+        ({"2", "0.5", "10"}, [], [], ["0.5", "2", "10"]),
+        ({"10 stars", "9 stars", "1 star"}, [], [], ["1 star", "9 stars", "10 stars"]),
+        ({"grade-10", "grade-9"}, [], [], ["grade-9", "grade-10"]),
+        ({"good", "Bad", "7"}, [], [], ["7", "Bad", "good"]),
+        ({"good", "bad"}, ["good", "bad"], [], ["good", "bad"]),
+        ({"good", "bad"}, [], ["GOOD", "BAD"], ["GOOD", "BAD"]),
+        ({"good", "bad"}, ["bad", "good"], ["good", "fair", "bad"], ["good", "fair", "bad"]),
+        ({"good", "bad"}, [], ["yes", "no"], ["bad", "good"]),
+        ({"1", "2"}, [], ["1.0", "2.0"], ["1.0", "2.0"]),
+        ({"US", "us"}, ["us", "US", "it"], [], ["us", "US", "it"]),
+    ],
+)
+def test_classes_are_in_the_teachers_order_or_as_declared_or_sorted(found, declared, teacher, names):
+    assert class_names(found, declared, teacher) == names
+
+
+def test_training_labels_that_differ_in_nothing_but_case_are_asked_about():
+    with pytest.raises(UserError, match="'GOOD' and 'good'|'good' and 'GOOD'"):
+        class_names({"good", "GOOD", "bad"}, [], [])
