@@ -42,7 +42,7 @@ FILLER = """the a this that film story actor scene music plot ending camera voic
 letter was is felt seemed looked sounded quite rather very almost never always here there again today""".split()
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789.,!?'"]
 WORDS = [*GOOD, *BAD, *FILLER]
-VOCABULARY = [*SPECIAL, *WORDS, *LETTERS, *("##" + letter for letter in LETTERS)]
+VOCABULARY = list(dict.fromkeys([*SPECIAL, *WORDS, *LETTERS, *("##" + letter for letter in LETTERS)]))
 
 
 def tiny_tokenizer(kind: str = "wordpiece") -> PreTrainedTokenizerFast:
