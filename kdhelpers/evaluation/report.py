@@ -13,8 +13,10 @@ from kdhelpers.storage import write_file
 
 log = logging.getLogger(__name__)
 
-TITLES = {"teacher": "teacher", "control": "control, no teacher", "student": "distilled student"}
-ON_SCREEN = ("accuracy", "interval95", "ece", "agreement")
+MODELS = ("teacher", "control", "student")
+ON_SCREEN = {"accuracy": "accuracy", "95 % interval": "95 % interval", "calibration error": "ECE"}
+ON_SCREEN |= {"agrees with teacher": "fidelity"}
+LEGEND = "(ECE: expected calibration error; fidelity: share of rows on which it says what the teacher says.)"
 
 
 def write_predictions(path: Path, test: Dataset, logits: dict[str, np.ndarray], label_names: list[str]) -> None:
@@ -24,15 +26,6 @@ def write_predictions(path: Path, test: Dataset, logits: dict[str, np.ndarray], 
     columns |= {name: names[values.argmax(-1)] for name, values in logits.items()}
     columns["probability"] = softmax(logits["student"], axis=-1).max(-1).round(4)
     write_file(path, pd.DataFrame(columns).to_csv(index=False).encode())
-
-
-def scores_of(metrics: dict) -> dict[str, dict]:
-    """A run's scores by model, as `score_table` takes them."""
-    return {
-        TITLES[name]: {key.removeprefix("test_"): value for key, value in metrics[name].items()}
-        for name in TITLES
-        if name in metrics
-    }
 
 
 def rows_seen(name: str, metrics: dict) -> str:
@@ -49,13 +42,14 @@ def rows_seen(name: str, metrics: dict) -> str:
 
 def result_table(metrics: dict) -> str:
     """The table of one run: a line a model, sizes, scores and seconds."""
-    names = [name for name in TITLES if name in metrics]
-    scores = {title: {k: v for k, v in values.items() if k in ON_SCREEN} for title, values in scores_of(metrics).items()}
+    models = {name: metrics[name] for name in MODELS if name in metrics}
+    scores = {name: {key.removeprefix("test_"): value for key, value in of.items()} for name, of in models.items()}
     table = score_table(scores)
-    table.insert(0, "layers", [metrics[name]["layers"] for name in names])
-    table.insert(0, "parameters", [f"{metrics[name]['parameters']:,}" for name in names])
-    table["training"] = [f"{metrics[name]['train_seconds']:.0f} s" for name in names]
-    table["learnt from"] = [rows_seen(name, metrics) for name in names]
+    table = table[[heading for heading in ON_SCREEN if heading in table]].rename(columns=ON_SCREEN)
+    table.insert(0, "layers", [of["layers"] for of in models.values()])
+    table.insert(0, "parameters", [f"{of['parameters']:,}" for of in models.values()])
+    table["trained"] = [f"{of['train_seconds']:.0f} s" for of in models.values()]
+    table["learnt from"] = [rows_seen(name, metrics) for name in models]
     return table.to_string()
 
 
@@ -67,6 +61,7 @@ def result_lines(metrics: dict, output: Path) -> list[str]:
         "",
         f"Scores on {metrics['rows']['test']:,} rows: {metrics['test_rows']}.",
         result_table(metrics),
+        LEGEND,
         f"The student has {100 * share:.1f} % of the teacher's accuracy."
         + (f" The teacher's answers took {seconds:.0f} s." if seconds else ""),
     ]
@@ -80,7 +75,7 @@ def seeds_lines(summary: dict, output: Path) -> list[str]:
     names = list(summary["mean"])
     runs = summary["runs"]
     table = pd.DataFrame(
-        {TITLES[name]: [100 * run[name]["test_accuracy"] for run in runs] for name in names},
+        {name: [100 * run[name]["test_accuracy"] for run in runs] for name in names},
         index=[f"seed {run['seed']}" for run in runs],
     )
     table.loc["mean"] = [100 * summary["mean"][name] for name in names]

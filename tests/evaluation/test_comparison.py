@@ -1,10 +1,10 @@
-"""The card, calibration and fidelity, and the behavioural test set."""
+"""Two models row by row, over seeds, and the card."""
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from kdhelpers import behaviour, card, evaluation
+from kdhelpers import evaluation
 from kdhelpers.errors import UserError
 
 
@@ -25,7 +25,7 @@ def wrong_on(labels, rows):
 
 def test_two_identical_models_show_no_evidence_of_a_difference(labels):
     same = wrong_on(labels, slice(0, 100))
-    shown = card.compare({"teacher": logits_that_say(labels), "control": same, "student": same}, labels)
+    shown = evaluation.compare({"teacher": logits_that_say(labels), "control": same, "student": same}, labels)
     assert "no evidence of a difference" in str(shown)
     assert "no evidence of a difference" in shown._repr_html_()
     assert "too few rows" not in str(shown)
@@ -35,15 +35,15 @@ def test_two_identical_models_show_no_evidence_of_a_difference(labels):
 
 def test_too_few_rows_are_said_to_be_too_few(labels):
     few = labels[:40]
-    shown = card.compare({"student": wrong_on(few, slice(0, 4)), "control": wrong_on(few, slice(0, 9))}, few)
+    shown = evaluation.compare({"student": wrong_on(few, slice(0, 4)), "control": wrong_on(few, slice(0, 9))}, few)
     assert "too few rows" in shown.comparison.text
-    assert f"{100 * evaluation.smallest_difference(40, 5 / 40):.1f} points" in shown.comparison.text
+    assert f"{100 * evaluation.minimum_detectable_effect(40, 5 / 40):.1f} points" in shown.comparison.text
 
 
-def test_the_smallest_difference_is_found_four_times_in_five():
+def test_the_minimum_detectable_effect_is_found_four_times_in_five():
     """What the formula promises, simulated: 1,000 rows, a tenth of them told apart, difference as promised."""
     rows, disagreeing = 1000, 0.1
-    difference = evaluation.smallest_difference(rows, disagreeing)
+    difference = evaluation.minimum_detectable_effect(rows, disagreeing)
     draw = np.random.default_rng(0)
     found = 0
     for _ in range(400):
@@ -56,13 +56,13 @@ def test_the_smallest_difference_is_found_four_times_in_five():
 def test_identical_rows_need_six_the_same_way():
     assert evaluation.mcnemar_p(np.ones(5, bool), np.zeros(5, bool)) > 0.05
     assert evaluation.mcnemar_p(np.ones(6, bool), np.zeros(6, bool)) < 0.05
-    assert evaluation.smallest_difference(100, 0.0) == 0.06
+    assert evaluation.minimum_detectable_effect(100, 0.0) == 0.06
 
 
 def test_fidelity_at_the_teachers_right_and_wrong_rows(labels):
     teacher = wrong_on(labels, slice(0, 200))
     student = wrong_on(labels, slice(0, 50))  # follows the teacher into a quarter of its mistakes
-    scores = card.compare({"teacher": teacher, "student": student, "control": student}, labels).scores["student"]
+    scores = evaluation.compare({"teacher": teacher, "student": student, "control": student}, labels).scores["student"]
     assert scores["agreement"] == pytest.approx(0.85)
     assert scores["agreement_right"] == 1.0
     assert scores["agreement_wrong"] == pytest.approx(0.25)
@@ -81,17 +81,17 @@ def test_calibration_error(labels):
 def test_what_cannot_be_compared_is_refused(labels):
     models = {"student": logits_that_say(labels), "control": logits_that_say(labels)}
     with pytest.raises(UserError, match="no model called 'rival'"):
-        card.compare(models, labels, b="rival")
+        evaluation.compare(models, labels, b="rival")
     with pytest.raises(UserError, match="1000 rows, but there are 999"):
-        card.compare(models, labels[1:])
+        evaluation.compare(models, labels[1:])
     with pytest.raises(UserError, match="without|needs a label"):
-        card.compare(models, np.where(labels == 0, -100, 1))
+        evaluation.compare(models, np.where(labels == 0, -100, 1))
 
 
 def test_gained_and_lost_rows(labels):
     texts = [f"text {index}" for index in range(1000)]
     a, b = wrong_on(labels, [3]).argmax(-1), wrong_on(labels, [5, 7]).argmax(-1)
-    table = card.gained_and_lost(texts, labels, a, b, ["negative", "positive"])
+    table = evaluation.gained_and_lost(texts, labels, a, b, ["negative", "positive"])
     assert table.values.tolist() == [
         ["gained", "positive", "text 5"],
         ["gained", "positive", "text 7"],
@@ -99,24 +99,59 @@ def test_gained_and_lost_rows(labels):
     ]
 
 
-def test_the_behavioural_set_asks_what_it_says():
-    asked = behaviour.cases()
-    assert len(set(asked)) == len(asked) > 500
-    assert behaviour.misspell("a truly moving film", "moving") == "a truly mvoing film"
-    assert all(case.texts[0] != case.texts[-1] for case in asked if len(case.texts) == 2)
+# --- over seeds -------------------------------------------------------------------------------------------------
 
 
-def test_failure_rates_of_models_whose_faults_are_known():
-    def always_positive(texts):
-        return np.full(len(texts), 0.9)
+def right_in(share, rows=1000, offset=0):
+    right = np.zeros(rows, bool)
+    right[offset : offset + round(share * rows)] = True
+    return right
 
-    def reads_words_only(texts):  # knows the words, ignores "not" and all else
-        return np.array([0.9 if any(word in text for word in behaviour.GOOD) else 0.1 for text in texts])
 
-    rates = behaviour.failure_rates({"positive": always_positive, "words": reads_words_only})
-    assert rates.loc["plain words", "positive"] == 50
-    assert rates.loc["plain words", "words"] == 0
-    assert rates.loc["negation", "words"] == 100
-    assert rates.loc["names swapped", "positive"] == 0
-    assert rates.loc["intensifiers", "positive"] == 100
-    assert rates["cases"].sum() == len(behaviour.cases())
+def test_one_seed_in_three_does_not_carry_a_verdict():
+    """Differences of +4.3, +0.3 and 0.0 points: an interval that leaves the seeds out calls this better."""
+    control = {seed: right_in(0.80) for seed in (42, 43, 44)}
+    other = {42: right_in(0.843), 43: right_in(0.803), 44: right_in(0.80)}
+    found = evaluation.paired_over_seeds(other, control, "a", "b")
+    assert [round(100 * value, 1) for value in found.by_seed.values()] == [4.3, 0.3, 0.0]
+    assert found.interval95[0] <= 0 < found.interval95[1]
+    assert "no evidence" in found.text
+    assert "(+4.3, +0.3, +0.0)" in found.text
+
+
+def test_the_same_gain_in_every_seed_is_a_verdict():
+    control = {seed: right_in(0.79) for seed in (1, 2, 3)}
+    other = {1: right_in(0.833), 2: right_in(0.826), 3: right_in(0.832)}
+    assert "is better than" in evaluation.paired_over_seeds(other, control, "a", "b").text
+    assert "is worse than" in evaluation.paired_over_seeds(control, other, "a", "b").text
+
+
+def test_three_seeds_on_the_same_rows_are_no_three_times_as_many_rows():
+    """Identical seeds: the interval is that of one seed's rows, not one of a third of the variance."""
+    draw = np.random.default_rng(0)
+    a, b = draw.random(1000) < 0.83, draw.random(1000) < 0.80
+    one = evaluation.paired(np.where(a, 1, 0), np.where(b, 1, 0), np.ones(1000, int)).interval95
+    three = evaluation.paired_over_seeds({s: a for s in (1, 2, 3)}, {s: b for s in (1, 2, 3)}, "a", "b").interval95
+    assert three == pytest.approx(one, abs=0.006)
+
+
+def test_only_common_seeds_count():
+    a, b = {1: right_in(0.9), 2: right_in(0.9)}, {2: right_in(0.8), 3: right_in(0.1)}
+    assert list(evaluation.paired_over_seeds(a, b, "a", "b").by_seed) == [2]
+    with pytest.raises(UserError, match="no seed has both"):
+        evaluation.paired_over_seeds({1: right_in(0.9)}, {2: right_in(0.9)}, "a", "b")
+
+
+def test_no_interval_has_width_zero(labels):
+    perfect = evaluation.score(logits_that_say(labels), labels)
+    assert perfect["interval95"][0] < perfect["interval95"][1] == 1.0
+    same = evaluation.compare({"student": logits_that_say(labels), "control": logits_that_say(labels)}, labels)
+    low, high = same.comparison.interval95
+    assert low < 0 < high
+
+
+def test_logits_that_are_not_finite_stop_the_comparison(labels):
+    broken = logits_that_say(labels)
+    broken[3, 0] = np.nan
+    with pytest.raises(UserError, match="NaN"):
+        evaluation.compare({"student": broken, "control": logits_that_say(labels)}, labels)
