@@ -1,0 +1,100 @@
+"""Set-up and the order of things in the Makefile, tried with a Python that only says what it was asked for."""
+
+import os
+import pty
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# `python -m venv DIR` makes a DIR with the same script in it; all that is not about the version is echoed
+FAKE_PYTHON = """#!/bin/sh
+case "$*" in
+    *version_info*) ;;
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    *) echo "asked: $*" ;;
+esac
+"""
+
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A clone's Makefile in a folder of its own, with the pretended Python."""
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python-that-echoes"
+    python.write_text(FAKE_PYTHON, encoding="utf-8")
+    python.chmod(0o755)
+    (tmp_path / "runs" / "movie-snippets").mkdir(parents=True)
+    (tmp_path / "runs" / "movie-snippets" / "result.png").touch()
+    return ["make", "-C", str(tmp_path), f"PYTHON={python}"]
+
+
+def asked(output):
+    return [line.split("asked: ")[1] for line in output.splitlines() if "asked: " in line]
+
+
+def on_a_terminal(command):
+    """What a command prints where its standard output is a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.STDOUT)
+    os.close(theirs)
+    said = b""
+    try:
+        while piece := os.read(ours, 4096):
+            said += piece
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait() == 0
+    return said.decode()
+
+
+def test_set_up_shows_pips_progress_on_a_terminal(make):
+    setting_up = [line for line in asked(on_a_terminal([*make, "lint"])) if "pip" in line]
+    assert len(setting_up) == 2
+    assert not [line for line in setting_up if "--quiet" in line]
+
+
+def test_set_up_fills_no_log(make):
+    done = subprocess.run([*make, "lint"], capture_output=True, text=True, check=True)
+    assert ["--quiet" in line for line in asked(done.stdout) if "pip" in line] == [True, True]
+
+
+def test_set_up_happens_once_until_the_requirements_change(make):
+    for _ in range(2):
+        done = subprocess.run([*make, "test-fast"], capture_output=True, text=True, check=True)
+    assert not [line for line in asked(done.stdout) if "pip" in line]
+
+
+def test_a_failing_set_up_is_not_taken_for_done(make):
+    python = Path(make[-1].removeprefix("PYTHON="))
+    python.write_text(FAKE_PYTHON.replace("*) echo", "*requirements.txt*) exit 1 ;;\n    *) echo"), encoding="utf-8")
+    assert subprocess.run([*make, "lint"], capture_output=True).returncode != 0
+    python.write_text(FAKE_PYTHON, encoding="utf-8")
+    done = subprocess.run([*make, "lint"], capture_output=True, text=True, check=True)
+    assert [line for line in asked(done.stdout) if "requirements.txt" in line]
+
+
+def test_caches_are_filled_before_a_notebook_is_compared(make):
+    done = subprocess.run([*make, "test"], capture_output=True, text=True, check=True)
+    order = [line for line in asked(done.stdout) if "pip" not in line]
+    assert ["--nbval " in line for line in order].count(True) == 1
+    assert "--nbval " in order[-1]
+    assert "kdhelpers doctor --prepare" in " ".join(order[:-1])
+
+
+def test_lint_looks_at_style_types_and_how_the_package_is_built(make):
+    done = subprocess.run([*make, "lint"], capture_output=True, text=True, check=True)
+    tools = [line.split()[1] for line in asked(done.stdout) if "pip" not in line]
+    assert tools == ["ruff", "ruff", "mypy", "pytest"]
+    assert "tests/test_package.py" in done.stdout
+
+
+def test_a_former_target_still_works_and_says_its_new_name(make):
+    done = subprocess.run([*make, "ladder"], capture_output=True, text=True, check=True)
+    assert [line for line in asked(done.stdout) if "kdhelpers ablation" in line]
+    assert "make ablation" in done.stdout
