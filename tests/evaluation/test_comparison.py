@@ -131,7 +131,7 @@ def test_three_seeds_on_the_same_rows_are_no_three_times_as_many_rows():
     draw = np.random.default_rng(0)
     a, b = draw.random(1000) < 0.83, draw.random(1000) < 0.80
     one = evaluation.paired(np.where(a, 1, 0), np.where(b, 1, 0), np.ones(1000, int)).interval95
-    three = evaluation.paired_over_seeds({s: a for s in (1, 2, 3)}, {s: b for s in (1, 2, 3)}, "a", "b").interval95
+    three = evaluation.paired_over_seeds(dict.fromkeys((1, 2, 3), a), dict.fromkeys((1, 2, 3), b), "a", "b").interval95
     assert three == pytest.approx(one, abs=0.006)
 
 

@@ -1,0 +1,111 @@
+"""Options: one place for defaults, help texts and checks; what cannot be meant is refused in one sentence."""
+
+import dataclasses
+
+import pytest
+
+from kdhelpers.errors import UserError
+from kdhelpers.settings import OPTIONS, RECIPES, RunSettings, recipe, settings_from
+
+
+def test_the_articles_numbers_are_the_recipes():
+    article = recipe("sst2")
+    assert (article.epochs, article.batch_size, article.learning_rate) == (3, 64, 5e-5)
+    assert (article.alpha, article.temperature) == (0.5, 3.0)
+    assert (article.teacher, article.student) == (
+        "textattack/bert-base-uncased-SST-2", "distilbert/distilbert-base-uncased",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_names_only_options(name):
+    assert set(RECIPES[name]) <= set(OPTIONS)
+    assert recipe(name).name == name
+
+
+def test_every_option_has_a_help_text():
+    for name, field in OPTIONS.items():
+        assert field.metadata["help"].endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ({"temperature": "4"}, "temperature", 4.0),
+        ({"temperature": 4}, "temperature", 4.0),
+        ({"batch-size": "16"}, "batch_size", 16),
+        ({"batch_size": 16.0}, "batch_size", 16),
+        ({"drop-leaks": "False"}, "drop_leaks", False),
+        ({"drop-leaks": "true"}, "drop_leaks", True),
+        ({"drop_leaks": "false"}, "drop_leaks", False),
+        ({"teacher_id": "a/b"}, "teacher", "a/b"),
+        ({"num_train_epochs": "2"}, "epochs", 2.0),
+        ({"states": "pkd"}, "hidden_states", "pkd"),
+        ({"label_column": "1.10"}, "label_column", "1.10"),
+    ],
+)
+def test_values_are_read_by_the_type_of_their_option(given, name, value):
+    found = getattr(settings_from(given), name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"temparature": 3}, "did you mean --temperature"),
+        ({"output_dir": "x"}, "--output"),
+        ({"alpha": 7}, "alpha must lie between 0 and 1"),
+        ({"alpha": "nan"}, "alpha"),
+        ({"temperature": -1}, "temperature must be greater than 0"),
+        ({"temperature": "inf"}, "temperature"),
+        ({"dropout": 2}, "dropout"),
+        ({"rows": 0}, "rows must be greater than 0"),
+        ({"student_layers": 0}, "student layers must be greater than 0"),
+        ({"seeds": 0}, "seeds"),
+        ({"precision": "fp8"}, "precision must be one of"),
+        ({"hidden_states": "all"}, "hidden states must be one of"),
+        ({"epochs": "three"}, "--epochs must be a number"),
+        ({"batch_size": "3.5"}, "--batch-size must be a whole number"),
+        ({"drop_leaks": "maybe"}, "--drop-leaks must be true or false"),
+        ({"recipe": "sst"}, "did you mean sst2"),
+        ({"train": "a.csv", "dataset_id": "x/y"}, "not both"),
+        ({"test": "a.csv"}, "goes with --train"),
+        ({"save_strategy": "no"}, "set by distill itself"),
+        ({"bf16": "true"}, "--precision"),
+        ({"teacher": "a", "teacher_id": "b"}, "given twice"),
+        ({"batch-size": 3, "batch_size": 4}, "given twice"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(given, sentence):
+    with pytest.raises(UserError, match=sentence):
+        settings_from(given)
+
+
+def test_a_changed_copy_is_checked_too():
+    with pytest.raises(UserError, match="alpha"):
+        dataclasses.replace(recipe(), alpha=1.5)
+
+
+def test_trainer_fields_are_read_by_their_types():
+    options = settings_from({"weight_decay": "0.01", "gradient-accumulation-steps": "4"})
+    assert options.trainer_options == {"weight_decay": 0.01, "gradient_accumulation_steps": 4}
+
+
+def test_own_data_replaces_the_recipes():
+    own = settings_from({"recipe": "sst2", "train": "my.csv"})
+    assert (own.source, own.name, own.text_column, own.dataset_id) == ("files", "files", "text", None)
+    hub = settings_from({"dataset_id": "a/b"})
+    assert (hub.source, hub.name, str(hub.output)) == ("hub", "a--b", "runs/a--b")
+    assert settings_from({"recipe": "sst2", "dataset_id": "a/b"}).dataset_config is None
+
+
+def test_a_student_of_its_own_is_not_cut_unless_asked_for():
+    assert recipe(student="a/b").student_layers is None
+    both = recipe(student="a/b", student_layers=3)
+    assert (both.student, both.student_layers) == ("a/b", 3)
+    assert recipe("sst2", student_layers=3).student is None
+
+
+def test_every_option_is_one_of_the_dataclass():
+    assert set(OPTIONS) == {field.name for field in dataclasses.fields(RunSettings)} - {"trainer_options"}
