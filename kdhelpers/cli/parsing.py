@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterable
+from typing import Any, NoReturn
 
 from kdhelpers.errors import UserError
 from kdhelpers.settings import OPTIONS, dashed, nearest
@@ -12,14 +13,14 @@ from kdhelpers.settings import OPTIONS, dashed, nearest
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviations, whose errors are a UserError: `output` must not become `output_dir`."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         """Called by argparse; the base class would print the usage and exit."""
         raise UserError(message)
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but an unknown argument is answered with the nearest known one."""
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
@@ -29,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 def options_of(parser: argparse.ArgumentParser) -> list[str]:
     """Every option that a parser knows, those of its sub-commands included."""
-    found = []
+    found: list[str] = []
     for action in parser._actions:
         found += action.option_strings
         if isinstance(action, argparse._SubParsersAction):

@@ -1,6 +1,7 @@
 """A training's progress bar: one, named, in one place, gone when the training ends however it ends."""
 
 from contextlib import ExitStack
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -19,19 +20,19 @@ class ProgressBar(TrainerCallback):
         self._open = ExitStack()
         self._bar = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A new bar, in the one process that speaks; after a resume it starts where the checkpoint stands."""
         self.close()
         if state.is_world_process_zero:
             bar = runtime.progress_bar(state.max_steps, self.name, state.global_step, "steps")
             self._bar = self._open.enter_context(bar)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """One step further."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The bar goes."""
         self.close()
 

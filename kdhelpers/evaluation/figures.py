@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind a text, 
 SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]  # where a mark's label may stand
 
 
-def new_figure(width: float = 6.4, height: float = 4.0, columns: int = 1):
+def new_figure(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
     """A figure of so many inches and its axes in the series' style, with no global state touched."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
     axes = figure.subplots(1, columns, sharey=True)
