@@ -126,13 +126,14 @@ def progress_bar(total: int, name: str, done: int = 0, unit: str = "rows") -> It
     error is shown there on pink, as if something had gone wrong.
     """
     notebook, hidden = _in_notebook(), not show_progress()
+    form = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {unit}, {{remaining}} to go"
     place = {"file": sys.stdout, "mininterval": 0.3} if notebook else {"dynamic_ncols": True}
     speaking = [log for log in (logging.getLogger(), logging.getLogger("kdhelpers")) if _speaks(log)]
     redirected = nullcontext() if hidden else logging_redirect_tqdm(speaking)
     try:
         with (
             redirected,
-            tqdm(total=total, desc=name, initial=done, unit=f" {unit}", leave=False, disable=hidden, **place) as bar,
+            tqdm(total=total, desc=name, initial=done, bar_format=form, leave=False, disable=hidden, **place) as bar,
         ):
             yield bar
     finally:
