@@ -28,7 +28,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = dataclasses.replace(kit.settings, epochs=1, seed=seed)
 
-    def model_init(trial=None) -> PreTrainedModel:
+    def model_init(trial: optuna.Trial | None = None) -> PreTrainedModel:
         # Trainer makes the model before it asks the space; a trial that is asked twice gives the same answer twice
         layers = space(trial).get("layers") if trial else None
         set_seed(seed)

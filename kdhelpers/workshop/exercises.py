@@ -109,7 +109,7 @@ def padding_share(answer: Callable) -> str | None:
 def calibration_gap(answer: Callable) -> str | None:
     """03: a function (confidence, correct) -> mean confidence minus accuracy, as a fraction."""
 
-    def right(confidence, correct):
+    def right(confidence: np.ndarray, correct: np.ndarray) -> float:
         return confidence.mean() - correct.mean()
 
     mistakes = {

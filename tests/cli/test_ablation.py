@@ -34,6 +34,11 @@ def test_the_former_name_still_works_and_says_the_new_one(runs, capsys):
     assert "ablation" in captured.err
 
 
+def test_the_figure_is_drawn_where_it_is_asked_for(runs, tmp_path):
+    assert main(["ablation", "--output", runs, "--figure", str(tmp_path / "ablation.png")]) == 0
+    assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
