@@ -29,7 +29,8 @@ from kdhelpers.models.tokenizers import (
     compare_tokenizers,
     rebuilt_tokenizer,
     require_same_tokenizer,
-    swap_pieces,
+    swap_tokens,
+    usable_length,
 )
 
 __all__ = [
@@ -37,5 +38,5 @@ __all__ = [
     "count_parameters", "cut_layers", "encoder_layers", "evenly_spaced_layers", "freeze_word_embeddings",
     "hub_revision", "label_names_of", "load_classifier", "load_config", "load_tokenizer", "locate", "num_layers",
     "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer", "reset_head", "set_dropout", "set_labels",
-    "student_from_layers", "swap_pieces", "weights_fingerprint",
+    "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from kdhelpers import runtime
+from kdhelpers.errors import UserError
 
 
 def predict_logits(
@@ -23,9 +24,9 @@ def predict_logits(
     """The model's logits for tokenised rows: float32 [rows, classes], in the rows' own order.
 
     Rows are read shortest first, so that a batch holds rows of like length and little padding. (Trainer's own
-    `predict` gives them back in that shuffled order when batches are grouped by length, hence this function.)
+    `predict` returns them in that shuffled order when batches are grouped by length, hence this function.)
     The model is left in the mode it came in. It computes in fp32, or with a `machine` in its precision.
-    `progress` names the bar; None shows none.
+    `progress` names the bar; None shows none. Raises UserError where a logit is NaN or infinite.
     """
     accepted = set(inspect.signature(model.forward).parameters) - {"labels"}
     columns = [name for name in rows.column_names if name in accepted]
@@ -44,4 +45,8 @@ def predict_logits(
     model.train(was_training)
     logits = np.empty((len(table), model.config.num_labels), dtype=np.float32)
     logits[order] = np.concatenate(parts)
+    broken = len(logits) - int(np.isfinite(logits).all(axis=1).sum())
+    if broken:
+        who = f"{type(model).__name__} {model.name_or_path}".strip()
+        raise UserError(f"{who} answers NaN or infinity for {broken} of {len(logits)} rows: train it again, in fp32")
     return logits

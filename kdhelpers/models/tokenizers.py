@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kdhelpers.errors import UserError
 
@@ -22,6 +24,7 @@ PROBE_CORPUS = (
     "ALL CAPS, Title Case, miXeD cAsE",
     "one more time " * 400,
 )
+NO_LIMIT = 10**6  # tokens, where neither tokenizer (1e30 is transformers' word for it) nor positions set a limit
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class TokenizerReport:
     student_vocabulary: int
     teacher_hash: str
     student_hash: str
-    usable_length: int  # word pieces that tokenizers and position tables all allow
+    usable_length: int  # tokens that tokenizers and position tables all allow
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -43,80 +46,100 @@ class TokenizerReport:
 
     def __str__(self) -> str:
         lines = [
-            f"vocabulary  teacher {self.teacher_vocabulary:,} pieces ({self.teacher_hash}), "
+            f"vocabulary  teacher {self.teacher_vocabulary:,} tokens ({self.teacher_hash}), "
             f"student {self.student_vocabulary:,} ({self.student_hash})",
-            f"length      up to {self.usable_length} pieces",
+            f"length      up to {self.usable_length} tokens",
             *(f"PROBLEM     {problem}" for problem in self.problems),
             *(f"remark      {remark}" for remark in self.remarks),
         ]
         return "\n".join([*lines, "verdict     " + ("the tokenizers agree" if self.agree else "they do not agree")])
 
 
-def vocabulary_hash(tokenizer) -> str:
-    """A short hash of every piece with its id."""
+def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A short hash of every token with its id."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:12]
 
 
-def _position_limit(tokenizer, config) -> int:
-    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 10**9]
-    return int(min(limits))
+def usable_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig | None) -> int:
+    """How many tokens, special ones included, tokenizer and model allow.
+
+    RoBERTa's kin never use the positions up to the padding's: 514 of them read 512 tokens.
+    """
+    limits = [NO_LIMIT, int(tokenizer.model_max_length)]
+    positions = getattr(config, "max_position_embeddings", None) or 0
+    if positions > 0:
+        with torch.device("meta"):  # shapes without weights
+            body = AutoModel.from_config(config)
+        tables = [part for name, part in body.named_modules() if name.endswith("position_embeddings")]
+        unused = [part.padding_idx + 1 for part in tables if getattr(part, "padding_idx", None) is not None]
+        limits.append(positions - max(unused, default=0))
+    return min(limits)
 
 
 def compare_tokenizers(
-    teacher, student, teacher_config=None, student_config=None, texts: tuple[str, ...] = ()
+    teacher: PreTrainedTokenizerBase,
+    student: PreTrainedTokenizerBase,
+    teacher_config: PretrainedConfig | None = None,
+    student_config: PretrainedConfig | None = None,
+    texts: tuple[str, ...] = (),
 ) -> TokenizerReport:
     """Compare whole vocabularies, special ids, casing and the ids of a probe corpus (plus your `texts`).
 
-    One sample sentence proves nothing about a rare piece it does not hold, and comparing the tokenizers' whole
+    One sample sentence proves nothing about a rare token it does not hold, and comparing the tokenizers' whole
     output fails for equal tokenizers where only one returns token_type_ids; this compares what matters.
     """
-    ours, theirs = teacher.get_vocab(), student.get_vocab()
-    problems, remarks = [], []
-    pieces = ours.keys() | theirs.keys()
-    different = sorted((piece for piece in pieces if ours.get(piece) != theirs.get(piece)), key=lambda p: (len(p), p))
+    problems = [
+        *_vocabulary_problems(teacher.get_vocab(), student.get_vocab()),
+        *_special_problems(teacher, student),
+        *_reading_problems(teacher, student, (*PROBE_CORPUS, *texts)),
+    ]
+    remarks = []
+    extra = sorted(set(teacher.model_input_names) ^ set(student.model_input_names))
+    if extra:
+        remarks.append(f"only one of them returns {', '.join(extra)}; each model is fed what it reads")
+    limits = [usable_length(teacher, teacher_config), usable_length(student, student_config)]
+    if limits[0] != limits[1]:
+        remarks.append(f"the teacher reads up to {limits[0]} tokens, the student {limits[1]}: the smaller counts")
+    sizes, hashes = zip(*((len(each.get_vocab()), vocabulary_hash(each)) for each in (teacher, student)), strict=True)
+    return TokenizerReport(*sizes, *hashes, min(limits), problems, remarks)
+
+
+def _vocabulary_problems(ours: dict[str, int], theirs: dict[str, int]) -> Iterator[str]:
+    tokens = ours.keys() | theirs.keys()
+    different = sorted((token for token in tokens if ours.get(token) != theirs.get(token)), key=lambda t: (len(t), t))
     if different:
         shown = "; ".join(
-            f"{p!r}: teacher {ours.get(p, 'none')}, student {theirs.get(p, 'none')}" for p in different[-3:]
+            f"{token!r}: teacher {ours.get(token, 'none')}, student {theirs.get(token, 'none')}"
+            for token in different[-3:]
         )
-        problems.append(f"{len(different):,} of {len(pieces):,} pieces have another id or are missing, e.g. {shown}")
+        yield f"{len(different):,} of {len(tokens):,} tokens have another id or are missing, e.g. {shown}"
+
+
+def _special_problems(teacher, student) -> Iterator[str]:
     for name in ("cls", "sep", "pad", "unk", "mask"):
-        a, b = getattr(teacher, f"{name}_token_id", None), getattr(student, f"{name}_token_id", None)
+        a, b = (getattr(tokenizer, f"{name}_token_id", None) for tokenizer in (teacher, student))
         if a != b:
-            problems.append(f"the [{name.upper()}] id is {a} for the teacher, {b} for the student")
-    for text in (*PROBE_CORPUS, *texts):
-        a = teacher(text, truncation=False, verbose=False)["input_ids"]
-        b = student(text, truncation=False, verbose=False)["input_ids"]
+            yield f"the [{name.upper()}] id is {a} for the teacher, {b} for the student"
+
+
+def _reading_problems(teacher, student, texts: tuple[str, ...]) -> Iterator[str]:
+    for text in texts:
+        a, b = (each(text, truncation=False, verbose=False)["input_ids"] for each in (teacher, student))
         if a != b:
             at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-            problems.append(
-                f"{text[:40]!r} is read differently from piece {at} on: "
+            yield (
+                f"{text[:40]!r} is read differently from token {at} on: "
                 f"teacher {teacher.convert_ids_to_tokens(a[at : at + 3])}, "
                 f"student {student.convert_ids_to_tokens(b[at : at + 3])}"
             )
             break
-    if (
-        teacher("Aa")["input_ids"] == teacher("aa")["input_ids"]
-        and student("Aa")["input_ids"] != student("aa")["input_ids"]
-    ):
-        problems.append("the teacher lower-cases its text, the student does not")
-    if (
-        teacher("Aa")["input_ids"] != teacher("aa")["input_ids"]
-        and student("Aa")["input_ids"] == student("aa")["input_ids"]
-    ):
-        problems.append("the student lower-cases its text, the teacher does not")
-    extra = sorted(set(teacher.model_input_names) ^ set(student.model_input_names))
-    if extra:
-        remarks.append(f"only one of them returns {', '.join(extra)}; each model is fed what it reads")
-    limits = [_position_limit(teacher, teacher_config), _position_limit(student, student_config)]
-    if limits[0] != limits[1]:
-        remarks.append(f"the teacher reads up to {limits[0]} pieces, the student {limits[1]}: the smaller counts")
-    return TokenizerReport(
-        len(ours), len(theirs), vocabulary_hash(teacher), vocabulary_hash(student), min(limits), problems, remarks
-    )
+    lower = [each("Aa")["input_ids"] == each("aa")["input_ids"] for each in (teacher, student)]
+    if lower[0] != lower[1]:
+        yield "the {} lower-cases its text, the {} does not".format(*["teacher", "student"][:: 1 if lower[0] else -1])
 
 
 def require_same_tokenizer(report: TokenizerReport) -> None:
-    """Raise UserError where the student would read other pieces than the teacher."""
+    """Raise UserError where the student would read other tokens than the teacher."""
     if not report.agree:
         raise UserError(
             "teacher and student do not share a tokenizer, so logits and input would not belong together: "
@@ -124,27 +147,37 @@ def require_same_tokenizer(report: TokenizerReport) -> None:
         )
 
 
-def swap_pieces(tokenizer, a: str, b: str):
-    """A copy of a tokenizer in which two pieces have changed ids: the smallest mismatch there is."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+def _state(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """A tokenizer's insides. Raises UserError for one in Python, which has no such description."""
+    if not tokenizer.is_fast:
+        raise UserError(f"{type(tokenizer).__name__} is a slow tokenizer, without a tokenizer.json: use a fast one")
+    return json.loads(tokenizer.backend_tokenizer.to_str())
+
+
+def swap_tokens(tokenizer: PreTrainedTokenizerBase, a: str, b: str) -> PreTrainedTokenizerFast:
+    """A copy of a WordPiece or BPE tokenizer in which two tokens have changed ids: the smallest mismatch there is."""
+    state = _state(tokenizer)
     vocabulary = state["model"]["vocab"]
     vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
     return rebuilt_tokenizer(tokenizer, state)
 
 
-def cased(tokenizer):
-    """A copy of a tokenizer that no longer lower-cases its text, over the same vocabulary."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+def cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
+    """A copy of a BERT tokenizer that no longer lower-cases its text, over the same vocabulary."""
+    state = _state(tokenizer)
     state["normalizer"]["lowercase"] = False
     return rebuilt_tokenizer(tokenizer, state)
 
 
-def rebuilt_tokenizer(tokenizer, state: dict) -> PreTrainedTokenizerFast:
-    """A tokenizer with the special pieces and length of `tokenizer`, and the insides that `state` describes."""
-    special = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
+def rebuilt_tokenizer(tokenizer: PreTrainedTokenizerBase, state: dict) -> PreTrainedTokenizerFast:
+    """A tokenizer with the special tokens and settings of `tokenizer`, and the insides that `state` describes.
+
+    `state` is the tokenizer.json, added tokens included.
+    """
+    kept = ("model_max_length", "model_input_names", "padding_side", "truncation_side")
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
-        model_max_length=tokenizer.model_max_length,
-        model_input_names=tokenizer.model_input_names,
-        **{name: getattr(tokenizer, name) for name in special},
+        **{name: getattr(tokenizer, name) for name in kept},
+        **tokenizer.special_tokens_map,
+        extra_special_tokens=tokenizer.extra_special_tokens,
     )

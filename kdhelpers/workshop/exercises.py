@@ -78,7 +78,7 @@ def read_differently(answer: Callable) -> str | None:
     """01: a function (teacher_tokenizer, student_tokenizer, texts) -> the texts whose ids differ."""
     ours, silent = (models.load_tokenizer(models.EMBEDDED_BACKBONE) for _ in range(2))
     silent.model_input_names = ["input_ids", "attention_mask"]
-    theirs = models.swap_pieces(ours, "zebra", "moth")
+    theirs = models.swap_tokens(ours, "zebra", "moth")
     alike, differ = ["a plain film", "a long " * 600], ["a zebra film", "a zebra and a moth"]
     found = list(answer(ours, theirs, differ + alike))
     if found == alike:
