@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ class Machine:
         """True in the one process that writes files and prints."""
         return self.rank == 0
 
-    def autocast(self):
+    def autocast(self) -> AbstractContextManager:
         """A context in which matrix products are computed in this precision."""
         if self.precision == "fp32":
             return nullcontext()

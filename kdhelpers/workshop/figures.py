@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -213,7 +214,8 @@ def search_results(table: pd.DataFrame) -> Figure:
     figure, _ = new_figure(width=1.2 + 2.6 * len(parameters), height=3.6, columns=len(parameters))
     best = table["accuracy"].rank(pct=True) > 0.75
     for axis, name in zip(figure.axes, parameters, strict=True):
-        for chosen, look in ((~best, {"fillstyle": "none"}), (best, {"markeredgecolor": "black"})):
+        looks: tuple[dict[str, Any], ...] = ({"fillstyle": "none"}, {"markeredgecolor": "black"})
+        for chosen, look in zip((~best, best), looks, strict=True):
             axis.plot(table[name][chosen], 100 * table["accuracy"][chosen], "o", color=COLOURS["student"], **look)
         if table[name].nunique() < 5:
             axis.set_xticks(sorted(table[name].unique()))
