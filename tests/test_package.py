@@ -212,7 +212,8 @@ def test_the_tab_key_shows_what_notebooks_use_and_only_that():
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert found == [sorted(kd.__all__)] * 4, done.stderr
     assert dir(kd) == sorted(kd.__all__)
-    assert not {"importlib", "typing", "warnings"} & set(dir(kd))
+    assert dir(kd.workshop) == sorted(kd.workshop.__all__)
+    assert not {"importlib", "typing", "warnings"} & {*dir(kd), *dir(kd.workshop)}
 
 
 def names_in_notebooks():

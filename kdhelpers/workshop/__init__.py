@@ -18,3 +18,7 @@ def __getattr__(name: str) -> typing.Any:
     if name == "show":
         return importlib.import_module("kdhelpers.workshop.figures").show
     raise AttributeError(f"module 'kdhelpers.workshop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

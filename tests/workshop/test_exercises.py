@@ -1,5 +1,6 @@
 """The exercises' checks: three answers, and a message of its own for each mistake that readers make."""
 
+import functools
 import re
 
 import nbformat
@@ -8,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdhelpers import data, evaluation
+from kdhelpers import data, evaluation, models
 from kdhelpers.workshop import exercises
 from tests.test_notebooks import NOTEBOOKS, code_cells, tags
 
@@ -160,6 +161,15 @@ EXERCISES = {
         ],
     ),
 }
+
+
+load_once = functools.cache(models.load_classifier)
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch):
+    """A check loads the backbone for every answer; nothing changes it."""
+    monkeypatch.setattr(models, "load_classifier", lambda model_id, names: load_once(model_id, tuple(names)))
 
 
 @pytest.mark.filterwarnings("ignore:reduction")
