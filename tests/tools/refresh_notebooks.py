@@ -1,62 +1,121 @@
-"""Run every notebook anew and save it with its outputs: python -m tests.refresh_notebooks [NAME ...]."""
+"""Run every notebook anew and save it with its outputs: python -m tests.tools.refresh_notebooks [--tidy] [NAME ...].
+
+With --tidy nothing is run: only the metadata is put in order.
+"""
 
 import os
 import re
 import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
+import psutil
+from ipykernel.ipkernel import IPythonKernel
 from nbclient import NotebookClient
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SOLUTION = "# Solution: one way to do it (the three dots open the cell)"
 
 
-def peak_memory(pid: int) -> float:
-    """The most memory that a running process has held, in GiB (Linux)."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
+def memory(pid: int) -> int:
+    """Bytes that a process and its children hold together; what they share counts once (PSS, where Linux knows it)."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for member in [process, *process.children(recursive=True)]:
+            with suppress(psutil.Error):
+                full = member.memory_full_info()
+                total += getattr(full, "pss", full.rss)
+    return total
 
 
-def refresh(path: Path) -> dict[str, float]:
-    """Clear, execute and normalise one notebook; gives back what it took, as the metadata and the header keep it.
+class PeakMemory:
+    """The most that a process and its children held together while a `with` block ran: `.gib`, looked at often."""
 
-    Nothing is saved if a cell fails.
-    """
-    notebook = nbformat.read(path, as_version=4)
+    def __init__(self, pid: int, every: float = 0.3):
+        self.pid, self.every, self.gib = pid, every, 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while True:
+            self.gib = max(self.gib, memory(self.pid) / 2**30)
+            if self._done.wait(self.every):
+                return
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def run(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, float]:
+    """Clear and execute a notebook; returns what it took. Raises an error where a cell fails."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     started = time.perf_counter()
     # nbval runs each notebook in its own folder, so that is where it runs here too
-    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}})
-    with client.setup_kernel():
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
+    with client.setup_kernel(), PeakMemory(client.km.provisioner.pid) as peak:
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
-        gib = peak_memory(client.km.provisioner.pid)
-    took = {"seconds": round(time.perf_counter() - started), "gib": round(gib, 1)}
+    return {"seconds": round(time.perf_counter() - started), "gib": round(peak.gib, 1)}
+
+
+def tidy(notebook: nbformat.NotebookNode, took: dict[str, float]) -> None:
+    """Put a notebook's metadata in order, and what it took into its header.
+
+    `language_info` is the kernel's own answer, whole: JupyterLab puts it there on opening, and calls the notebook
+    unsaved, and soon saves it, wherever that changes anything.
+    """
     notebook.metadata = {
         "measured": took,
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
+        "language_info": IPythonKernel.language_info,
     }
     minutes = max(1, round(took["seconds"] / 60))
     said = f"about {minutes} minute{'s' * (minutes > 1)} on 2 cores, {took['gib']} GiB"
     notebook.cells[0].source = re.sub(r"about \d+ minutes? on 2 cores, [\d.]+ GiB", said, notebook.cells[0].source)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # time stamps of this run
+        if "solution" in cell.metadata.get("tags", []):
+            fold(cell)
     nbformat.validate(notebook)
+
+
+def fold(cell: nbformat.NotebookNode) -> None:
+    """Hide a solution and what it prints. JupyterLab shows the first line of a hidden cell: that must not tell it."""
+    cell.metadata["jupyter"] = {"source_hidden": True, "outputs_hidden": True}
+    cell.metadata["collapsed"] = True  # the same once more, as JupyterLab writes it
+    if not cell.source.startswith("# Solution:"):
+        cell.source = f"{SOLUTION}\n{cell.source}"
+
+
+def refresh(path: Path, execute: Callable = run) -> dict[str, float]:
+    """Execute and tidy one notebook; nothing is saved if a cell fails."""
+    notebook = nbformat.read(path, as_version=4)
+    took = execute(notebook, path.parent)
+    tidy(notebook, took)
     nbformat.write(notebook, path)
     return took
 
 
-def main(names: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Refresh the named notebooks, or all of them in order."""
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     os.environ["KD_PROGRESS"] = "off"
-    paths = [NOTEBOOKS / Path(name).name for name in names] or sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    for path in paths:
-        took = refresh(path)
+    names = [argument for argument in arguments if argument != "--tidy"]
+    execute = run if names == arguments else lambda notebook, _: notebook.metadata["measured"]
+    for path in [NOTEBOOKS / Path(name).name for name in names] or sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        took = refresh(path, execute)
         print(f"{path.name}: {took['seconds']} s, {took['gib']} GiB", flush=True)
 
 
