@@ -4,7 +4,6 @@ import base64
 import html
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -214,9 +213,8 @@ def search_results(table: pd.DataFrame) -> Figure:
     figure, _ = new_figure(width=1.2 + 2.6 * len(parameters), height=3.6, columns=len(parameters))
     best = table["accuracy"].rank(pct=True) > 0.75
     for axis, name in zip(figure.axes, parameters, strict=True):
-        looks: tuple[dict[str, Any], ...] = ({"fillstyle": "none"}, {"markeredgecolor": "black"})
-        for chosen, look in zip((~best, best), looks, strict=True):
-            axis.plot(table[name][chosen], 100 * table["accuracy"][chosen], "o", color=COLOURS["student"], **look)
+        for rows, fill, edge in ((table[~best], "none", COLOURS["student"]), (table[best], "full", "black")):
+            axis.plot(rows[name], 100 * rows["accuracy"], "o", color=COLOURS["student"], fillstyle=fill, mec=edge)
         if table[name].nunique() < 5:
             axis.set_xticks(sorted(table[name].unique()))
         axis.set_xlabel(name)
