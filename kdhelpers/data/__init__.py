@@ -2,8 +2,7 @@
 
 from kdhelpers.data.files import digests, read_file
 from kdhelpers.data.hub import hub_message
-from kdhelpers.data.labels import UNLABELLED, normal_label
-from kdhelpers.data.rows import SPLIT_SEED, TEACHER_LOGITS, Rows, fold
+from kdhelpers.data.rows import SPLIT_SEED, TEACHER_LOGITS, UNLABELLED, Rows, fold, normal_label
 from kdhelpers.data.snippets import fetch_movie_snippets, movie_snippets, read_movie_snippets, withhold_labels
 from kdhelpers.data.splits import leaking_rows, load_rows, padding_share, thin_out, tokenise
 

@@ -6,7 +6,8 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,7 @@ def read_file(path: str, text_column: str, label_column: str | None) -> list[dic
 
 
 def _decoded(file: Path) -> str:
-    """The text of a file. Raises UserError where it is empty or not UTF-8."""
     raw = file.read_bytes()
-    if not raw.strip():
-        raise UserError(f"{file} is empty")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,10 +80,6 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
     """Lines that are not blank; str.splitlines would also break them at U+2028, U+0085 and form feeds."""
     lines = _decoded(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return ((f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
-
-
-def _texts(file: Path) -> Records:
-    return ((place, [], [line]) for place, line in _lines(file))
 
 
 def _json_lines(file: Path) -> Records:
@@ -133,10 +127,6 @@ def _comma_separated(file: Path) -> Records:
         yield place, names, fields
 
 
-def _tab_separated(file: Path) -> Records:
-    return _separated(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-
-
 def _parquet(file: Path) -> Records:
     try:
         table = pd.read_parquet(file, dtype_backend="numpy_nullable")  # whole numbers with gaps stay whole numbers
@@ -146,10 +136,10 @@ def _parquet(file: Path) -> Records:
     return ((f"row {number}", list(table.columns), list(values)) for number, values in rows)
 
 
-READERS = {
+READERS: dict[str, Callable[[Path], Records]] = {
     ".csv": _comma_separated,
-    ".tsv": _tab_separated,
+    ".tsv": partial(_separated, delimiter="\t", quoting=csv.QUOTE_NONE),
     ".jsonl": _json_lines,
     ".parquet": _parquet,
-    ".txt": _texts,
+    ".txt": lambda file: ((place, [], [line]) for place, line in _lines(file)),
 }

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, DatasetDict
 
-from kdhelpers.data.labels import UNLABELLED
-from kdhelpers.data.rows import SPLIT_SEED, Rows, fold
+from kdhelpers.data.rows import SPLIT_SEED, UNLABELLED, Rows, fold
 from kdhelpers.errors import UserError
 from kdhelpers.storage import cache_home, write_file
 

@@ -1,6 +1,5 @@
 """One path from a run's settings to its rows, whatever their source; then leaks, subsamples and tokens."""
 
-import itertools
 from dataclasses import replace
 from typing import TypeVar
 
@@ -11,8 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdhelpers.data.files import file_rows
 from kdhelpers.data.hub import hub_rows
-from kdhelpers.data.labels import UNLABELLED, class_names, normal_label
-from kdhelpers.data.rows import SPLIT_SEED, Rows, fold
+from kdhelpers.data.rows import SPLIT_SEED, UNLABELLED, Rows, class_names, fold, normal_label
 from kdhelpers.data.snippets import movie_snippets
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
@@ -108,23 +106,17 @@ def check_leakage(rows: Rows, drop: bool) -> Rows:
 
     Test rows always stay. Raises UserError, too, where nothing to train or to choose on would be left.
     """
-    pairs = itertools.combinations([name for name in ("train", "validation", "test") if name in rows.splits], 2)
-    leaks = {(one, two): leaking_rows(rows.splits, one, (two,)) for one, two in pairs}
-    found = [f"{len(rows)} {one} rows are in {two} too" for (one, two), rows in leaks.items() if rows]
-    if not found:
-        return rows
-    if not drop:
-        one, index = next((one, indices[0]) for (one, _), indices in leaks.items() if indices)
-        example = rows.splits[one][index]["text"][:60]
-        advice = "remove them, or let --drop-leaks leave them out (test rows stay)"
-        raise UserError(f"{', '.join(found)}, e.g. {example!r}: {advice}")
-    splits = DatasetDict(rows.splits)
-    for name in {one for one, _ in leaks}:
-        gone = set(itertools.chain(*(indices for (one, _), indices in leaks.items() if one == name)))
-        splits[name] = splits[name].select([index for index in range(len(splits[name])) if index not in gone])
-        if not len(splits[name]):
-            raise UserError(f"{', '.join(found)}: without them no {name} rows are left")
-    return replace(rows, splits=splits, notes=[*rows.notes, f"{', '.join(found)}: they were left out"])
+    splits, found = DatasetDict(rows.splits), []
+    for one, two in (("validation", "test"), ("train", "test"), ("train", "validation")):
+        leaks = leaking_rows(splits, one, (two,)) if one in splits else []
+        if leaks:
+            found.append(f"{len(leaks)} {one} rows are in {two} too, e.g. {splits[one][leaks[0]]['text'][:60]!r}")
+            splits[one] = splits[one].select(np.setdiff1d(np.arange(len(splits[one])), leaks))
+    if found and not drop:
+        raise UserError(f"{'; '.join(found)}: remove them, or let --drop-leaks leave them out (test rows stay)")
+    if not all(map(len, splits.values())):
+        raise UserError(f"{'; '.join(found)}: without them, nothing is left to train or to choose on")
+    return replace(rows, splits=splits, notes=rows.notes + [f"{said}: they were left out" for said in found])
 
 
 def padding_share(lengths: list[int], batch_size: int) -> float:

@@ -121,8 +121,8 @@ def test_another_encoding_is_refused(tmp_path, encoding):
 
 
 BAD_FILES = {
-    "empty": ("a.csv", "", "a.csv is empty"),
-    "blank": ("a.csv", "\n \n", "a.csv is empty"),
+    "empty": ("a.csv", "", "a.csv has no rows"),
+    "blank": ("a.csv", "\n \n", "a.csv has no rows"),
     "header only": ("a.csv", "text,label\n", "has no rows"),
     "missing column": ("a.csv", "sentence,label\nx,1\n", "no column 'text'; it has: sentence, label"),
     "semicolons": ("a.csv", "text;label\nx;1\n", "no column 'text'; it has: text;label"),

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from kdhelpers import data
-from kdhelpers.data.labels import class_names
+from kdhelpers.data.rows import class_names
 from kdhelpers.errors import UserError
 
 SAME = {
