@@ -33,7 +33,7 @@ class Rows:
 
     def counts(self) -> dict[str, int]:
         """Rows by use, as in metrics.json."""
-        labelled = int(np.sum(np.array(self.splits["train"]["label"]) != UNLABELLED))
+        labelled = int(np.sum(np.array(self.splits["train"]["label"][:]) != UNLABELLED))
         held_out = {name: len(self.splits[name]) if name in self.splits else 0 for name in ("validation", "test")}
         return {"labelled": labelled, "unlabelled": len(self.splits["train"]) - labelled} | held_out
 

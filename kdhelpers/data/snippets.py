@@ -83,5 +83,5 @@ def movie_snippets(labelled: int = 2000, validation: int = 1000, test: int = 100
 
 def withhold_labels(rows: Dataset, keep: int) -> Dataset:
     """Keep the labels of the first `keep` rows; those of all others become -100."""
-    labels = [label if index < keep else UNLABELLED for index, label in enumerate(rows["label"])]
+    labels = [label if index < keep else UNLABELLED for index, label in enumerate(rows["label"][:])]
     return rows.remove_columns("label").add_column("label", labels)

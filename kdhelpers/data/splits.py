@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
+from sklearn.model_selection import train_test_split
 from transformers import PreTrainedTokenizerBase
 
 from kdhelpers.data.files import file_rows
@@ -30,20 +31,20 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None) -> Ro
         rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
         rows = _carved(_with_class_ids(rows, label_names or []))
     rows = check_leakage(rows, settings.drop_leaks)
-    if len(set(rows.splits["train"]["label"]) - {UNLABELLED}) < 2:
+    if len(set(rows.splits["train"]["label"][:]) - {UNLABELLED}) < 2:
         raise UserError("fewer than two classes are among the labelled training rows: there is nothing to learn")
     return rows if settings.rows is None else thin_out(rows, settings.rows)
 
 
 def _with_class_ids(rows: Rows, teacher: list[str]) -> Rows:
     """The rows with an id for each label's name. Raises UserError for held-out labels that training does not know."""
-    names = class_names(set(rows.splits["train"]["label"]) - {None}, rows.label_names, teacher)
+    names = class_names(set(rows.splits["train"]["label"][:]) - {None}, rows.label_names, teacher)
     apart = len(set(map(normal_label, names))) == len(names)  # else names are declared that differ only in case
     form = normal_label if apart else str
     ids: dict[str | None, int] = {form(name): index for index, name in enumerate(names)}
     splits = DatasetDict()
     for split, part in rows.splits.items():
-        labels = [UNLABELLED if label is None else ids.get(form(label)) for label in part["label"]]
+        labels = [UNLABELLED if label is None else ids.get(form(label)) for label in part["label"][:]]
         if None in labels:
             row = part[labels.index(None)]
             known = f"which no labelled training row has; training knows: {', '.join(names)}"
@@ -51,7 +52,7 @@ def _with_class_ids(rows: Rows, teacher: list[str]) -> Rows:
         if split != "train" and UNLABELLED in labels:
             raise UserError(f"{part[labels.index(UNLABELLED)]['where']} has no label: only training rows may lack one")
         row_ids = [f"{split}-{index}" for index in range(len(part))]
-        splits[split] = Dataset.from_dict({"id": row_ids, "text": part["text"], "label": labels})
+        splits[split] = Dataset.from_dict({"id": row_ids, "text": part["text"][:], "label": labels})
     return replace(rows, splits=splits, label_names=names)
 
 
@@ -66,18 +67,18 @@ def _carved(rows: Rows) -> Rows:
         if split in splits:
             continue
         train = splits["train"]
-        labels, texts = pd.Series(train["label"]), pd.Series(map(fold, train["text"]))
+        labels, texts = pd.Series(train["label"][:]), pd.Series(map(fold, train["text"][:]))
         free = (labels != UNLABELLED) & ~texts.duplicated(keep=False)
         free &= labels.groupby([labels, free]).transform("size") > 1
-        pool = Dataset.from_dict({"row": np.flatnonzero(free), "class": labels[free]}).class_encode_column("class")
-        classes = pool.features["class"].num_classes
-        if not 0 < take < len(pool):
+        classes = labels[free].nunique()
+        if not 0 < take < free.sum():
             raise UserError(f"there are no {split} rows, and too few labelled training rows to set some aside for it")
-        by_class = "class" if classes <= take <= len(pool) - classes else None
-        chosen = pool.train_test_split(take, stratify_by_column=by_class, seed=SPLIT_SEED)["test"]["row"]
+        by_class = labels[free] if classes <= take <= free.sum() - classes else None
+        # of scikit-learn: that of datasets reads the labels row by row, which takes minutes for 100,000
+        _, chosen = train_test_split(np.flatnonzero(free), test_size=take, stratify=by_class, random_state=SPLIT_SEED)
         splits[split] = train.select(sorted(chosen))
         splits["train"] = train.select(np.setdiff1d(np.arange(len(train)), chosen))
-        how = "each class its share" if by_class else "at random"
+        how = "at random" if by_class is None else "each class its share"
         notes.append(f"no {split} rows were given: {take:,} labelled training rows were set aside for it, {how}")
     return replace(rows, splits=splits, notes=notes)
 
@@ -97,8 +98,8 @@ def leaking_rows(
     splits: DatasetDict, split: str = "train", into: tuple[str, ...] = ("validation", "test")
 ) -> list[int]:
     """Indices of the rows of `split` (labelled or not) whose text, folded, is in the splits `into` too."""
-    known = {fold(text) for name in into if name in splits for text in splits[name]["text"]}
-    return [index for index, text in enumerate(splits[split]["text"]) if fold(text) in known]
+    known = {fold(text) for name in into if name in splits for text in splits[name]["text"][:]}
+    return [index for index, text in enumerate(splits[split]["text"][:]) if fold(text) in known]
 
 
 def check_leakage(rows: Rows, drop: bool) -> Rows:

@@ -201,7 +201,7 @@ STRUCTURE = {"csv": ',"\n\r\t ', "tsv": "\t\n\r", "jsonl": ',:"\n\r{}[]'}
 def written(kind, rows):
     """A table written with care."""
     if kind == "jsonl":
-        return "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+        return "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
     if kind == "tsv":
         return "".join("\t".join(row) + "\n" for row in [("text", "label"), *rows])
     buffer = io.StringIO()
@@ -251,8 +251,8 @@ def test_a_csv_written_naively_is_refused_or_read_as_it_was_meant(tmp_path, rows
 @settings(FEW, max_examples=3 * FEW.max_examples)
 def test_a_character_too_many_or_too_few_never_moves_a_row_or_a_label(tmp_path, rows, kind, choice):
     """An extra or missing mark within a text is a text with one mark more or less; all else is refused."""
-    if kind == "tsv":
-        rows = [(" ".join(text.replace('"', "'").split()), label) for text, label in rows]
+    if kind != "csv":  # nothing that is written as an escape, which a character too many makes another one
+        rows = [(" ".join(re.sub(r'["\\]', "'", text).split()), label) for text, label in rows]
     content = written(kind, rows)
     character = choice.draw(st.sampled_from(STRUCTURE[kind]), "character")
     places = [place for place, mark in enumerate(content) if mark == character]
