@@ -1,7 +1,8 @@
 """What runs behind a SageMaker endpoint: four functions that the Hugging Face inference container calls by name.
 
 They need nothing of this package: the file is copied into the model's archive as `code/inference.py`. The archive of
-a PyTorch student holds student/, that of an exported one model.onnx, and `predict.py` beside this file.
+a PyTorch student holds student/, that of an exported one model.onnx, and `predict.py` beside this file. Both cut a
+text at the length that the student was trained with.
 """
 
 import inspect
@@ -12,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 LONGEST_BATCH = 64
-LONGEST_TEXT = 128  # word pieces
+Loaded = tuple[list[str], Callable[[list[str]], np.ndarray]]
 
 
-def model_fn(model_dir: str, context=None) -> tuple[list[str], Callable[[list[str]], np.ndarray]]:
+def model_fn(model_dir: str, context: object = None) -> Loaded:
     """Load the student once, when the endpoint starts: its label names, and a function from texts to logits.
 
     `model_dir`: the unpacked archive.
@@ -24,32 +25,30 @@ def model_fn(model_dir: str, context=None) -> tuple[list[str], Callable[[list[st
     return _exported(folder) if (folder / "model.onnx").is_file() else _pytorch(folder / "student")
 
 
-def _pytorch(folder: Path):
+def _pytorch(folder: Path) -> Loaded:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    longest = min(LONGEST_TEXT, model.config.max_position_embeddings)
     accepted = inspect.signature(model.forward).parameters  # a DistilBERT takes no token_type_ids
 
     def logits(texts: list[str]) -> np.ndarray:
-        batch = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         with torch.inference_mode():
-            return model(**{name: batch[name] for name in batch if name in accepted}).logits.numpy()
+            return model(**{name: batch[name] for name in batch if name in accepted}).logits.float().numpy()
 
     return [model.config.id2label[index] for index in range(model.config.num_labels)], logits
 
 
-def _exported(folder: Path):
+def _exported(folder: Path) -> Loaded:
     import predict  # the export's own, in the same folder as this file; it needs neither torch nor transformers
 
     session, tokenizer, labels = predict.load(folder)
-    tokenizer.enable_truncation(min(LONGEST_TEXT, predict.card(folder)["max_length"]))
     return labels, lambda texts: predict.logits(texts, session, tokenizer)
 
 
-def input_fn(body: str | bytes, content_type: str, context=None) -> list[str]:
+def input_fn(body: str | bytes, content_type: str, context: object = None) -> list[str]:
     """A request's texts: the JSON object {"inputs": "a text"} or {"inputs": ["a text", ...]}.
 
     Raises ValueError for anything else, which the caller gets to read.
@@ -58,8 +57,8 @@ def input_fn(body: str | bytes, content_type: str, context=None) -> list[str]:
         raise ValueError(f"send application/json, not {content_type}")
     try:
         request = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the request is not JSON: {error.msg}") from error
+    except ValueError as error:
+        raise ValueError(f"the request is not JSON: {error}") from error
     texts = request.get("inputs") if isinstance(request, dict) else None
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
@@ -69,18 +68,15 @@ def input_fn(body: str | bytes, content_type: str, context=None) -> list[str]:
     return texts
 
 
-def predict_fn(texts: list[str], loaded: tuple, context=None) -> list[dict]:
-    """Label and probability for each text; `loaded` is what `model_fn` gave back."""
+def predict_fn(texts: list[str], loaded: Loaded, context: object = None) -> list[dict]:
+    """Label and probability for each text; `loaded` is what `model_fn` returned."""
     labels, logits = loaded
     found = logits(texts)
     powers = np.exp(found - found.max(-1, keepdims=True))
-    best = found.argmax(-1)
-    scores = powers.max(-1) / powers.sum(-1)
-    return [
-        {"label": labels[index], "score": round(float(score), 4)} for index, score in zip(best, scores, strict=True)
-    ]
+    shares = powers / powers.sum(-1, keepdims=True)
+    return [{"label": labels[row.argmax()], "score": round(float(row.max()), 4)} for row in shares]
 
 
-def output_fn(answers: list[dict], accept: str, context=None) -> str:
+def output_fn(answers: list[dict], accept: str, context: object = None) -> str:
     """The answers as JSON, whatever is asked for."""
     return json.dumps(answers)

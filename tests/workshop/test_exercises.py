@@ -203,9 +203,6 @@ def test_an_answer_that_raises_is_told_so(name, capsys):
 def test_the_spot_plan_is_judged_whole(capsys):
     from kdhelpers import sagemaker
 
-    if not hasattr(sagemaker, "JobPlan"):
-        pytest.skip("kdhelpers.sagemaker is being ported")
-
     def plan(options, **job):
         times = {"max_minutes": 60, "max_wait_minutes": 90}
         return sagemaker.JobPlan(options, **{"instance": "ml.g4dn.xlarge", "spot": True, **times, **job})
@@ -214,7 +211,7 @@ def test_the_spot_plan_is_judged_whole(capsys):
     for answer, words in (
         (..., "not attempted"),
         (plan(asked), "passed"),
-        (plan(asked, max_wait_minutes=30), "not yet: the maximum waiting time (1800 s) is shorter"),
+        (plan(asked, max_wait_minutes=30), "not yet: --max-wait-minutes 30: a spot job needs it, 60 or more"),
         (plan(asked, spot=False, max_wait_minutes=None), "not yet: spot is False"),
         (plan({"recipe": "sst2"}), "not yet: temperature would be 3.0, not 4.0"),
         (plan(asked | {"alpha": 1}), "not yet: alpha would be 1.0"),

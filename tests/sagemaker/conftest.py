@@ -1,0 +1,125 @@
+"""A job on tiny models, laid out and run once; and an AWS that is moto's, without credentials, profile or region."""
+
+import dataclasses
+import importlib
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("sagemaker.train")
+pytest.importorskip("moto")
+
+import boto3
+import botocore.client
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from kdhelpers import models
+from kdhelpers.sagemaker import JobPlan, cloud
+from tests import loopback
+from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_teacher
+
+rehearse = importlib.import_module("kdhelpers.sagemaker.rehearse")  # the room offers a function of this name
+ROLE = "arn:aws:iam::123456789012:role/training"
+
+
+def with_options(plan, **options):
+    return dataclasses.replace(plan, hyperparameters=plan.hyperparameters | options)
+
+
+def as_argv(plan):
+    return [part for name, value in plan.hyperparameters.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.delenv("KD_ROLE_ARN", raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def guarded_jobs():
+    """A rehearsed job has an environment and a start-up file of its own: the guard goes into that."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(rehearse, "ONLY_THE_UPLOADED_CODE", rehearse.ONLY_THE_UPLOADED_CODE + loopback.START_UP)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def plan(tmp_path_factory):
+    """A job on files that tiny models can learn from, three checkpoints long."""
+    folder = tmp_path_factory.mktemp("files")
+    teacher = models.set_labels(trained_tiny_teacher(), ["bad", "good"])
+    files = {"teacher": str(save_model(folder / "teacher", teacher, tiny_tokenizer()))}
+    for seed, (name, n) in enumerate((("train", 256), ("validation", 64), ("test", 64))):
+        rows = teachable_rows(n, seed=seed)
+        table = pd.DataFrame({"text": [r["text"] for r in rows], "label": [["bad", "good"][r["label"]] for r in rows]})
+        table.to_csv(folder / f"{name}.csv", index=False)
+        files[name] = str(folder / f"{name}.csv")
+    options = {"student_layers": 1, "epochs": 3, "batch_size": 16, "drop_leaks": True, "alpha": 0.5}
+    return JobPlan(files | {"no_control": True, "precision": "fp32"} | options)
+
+
+@pytest.fixture(scope="session")
+def staged(plan, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("staged")
+    rehearse.stage(plan, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rehearsed(staged):
+    lines = []
+    result = rehearse.run(staged, say=lines.append)
+    assert result.exit_code == 0, result.log.read_text()[-3000:]
+    return result, lines
+
+
+@pytest.fixture
+def aws(monkeypatch):
+    """A fake account with a role and a bucket."""
+    with mock_aws():
+        session = boto3.Session("nobody", "nothing", region_name="us-east-1")
+        session.client("s3").create_bucket(Bucket="mine")
+        monkeypatch.setattr(cloud, "boto_session", lambda region: session)
+        send = botocore.client.BaseClient._make_api_call
+
+        def without_empty_fields(client, name, parameters):
+            # moto answers {} where AWS leaves a field out, and the SDK's models refuse that
+            return {key: value for key, value in send(client, name, parameters).items() if value != {}}
+
+        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", without_empty_fields)
+        yield session
+
+
+@pytest.fixture
+def respond(monkeypatch):
+    """respond(operation, *answers): from now on one AWS operation gives these, one a call and the last for ever.
+
+    An answer that is text is a refusal. Returns a list that the calls end up in.
+    """
+
+    def replace(operation, *answers):
+        send, calls, answers = botocore.client.BaseClient._make_api_call, [], list(answers)
+
+        def one(client, name, parameters):
+            if name != operation:
+                return send(client, name, parameters)
+            calls.append(parameters)
+            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+            if answer is ...:
+                return send(client, name, parameters)
+            if isinstance(answer, str):
+                code, _, message = answer.partition(": ")
+                raise ClientError({"Error": {"Code": code, "Message": message}}, name)
+            return answer
+
+        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", one)
+        return calls
+
+    return replace

@@ -1,0 +1,322 @@
+"""On AWS, as far as moto and answers of ours can play it: jobs, endpoints, and who may clean up what."""
+
+import io
+import json
+import re
+import tarfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from moto import mock_aws
+from moto.sagemaker.models import sagemaker_backends
+
+from kdhelpers.errors import UserError
+from kdhelpers.sagemaker import JobPlan, check, cloud
+from tests.sagemaker.conftest import ROLE
+
+PLACE = JobPlan({"recipe": "sst2"}, role=ROLE, bucket="mine")
+
+
+def counted(session):
+    client = session.client("sagemaker")
+    return [
+        len(client.list_endpoints()["Endpoints"]),
+        len(client.list_endpoint_configs()["EndpointConfigs"]),
+        len(client.list_models()["Models"]),
+    ]
+
+
+def stand(session, name, **tags):
+    """A model, a configuration and an endpoint of one name."""
+    client, tags = session.client("sagemaker"), [{"Key": key, "Value": value} for key, value in tags.items()]
+    image = {"Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/i:1"}
+    client.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=image, Tags=tags)
+    variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags)
+    client.create_endpoint(EndpointName=name, EndpointConfigName=name, Tags=tags)
+
+
+@pytest.fixture
+def student(tmp_path):
+    """A folder that looks like a run's."""
+    (tmp_path / "run" / "student").mkdir(parents=True)
+    (tmp_path / "run" / "student" / "config.json").write_text("{}")
+    return tmp_path / "run"
+
+
+# --- who and where
+
+
+@pytest.mark.parametrize(
+    ("arn", "name"),
+    [
+        ("arn:aws:iam::123456789012:user/team/ann", "user/team/ann"),
+        ("arn:aws:iam::123456789012:root", "root"),
+        ("arn:aws:sts::123456789012:assumed-role/Workshop/ann@example.com", "assumed-role/Workshop/ann@example.com"),
+        ("arn:aws-cn:sts::123456789012:assumed-role/Workshop/a,b", "assumed-role/Workshop/a-b"),
+        # the library makes these up anew for every process
+        ("arn:aws:sts::123456789012:assumed-role/Workshop/botocore-session-1732536000", "assumed-role/Workshop"),
+    ],
+)
+def test_the_owner_is_the_caller_in_a_tags_letters(aws, respond, arn, name):
+    respond("GetCallerIdentity", {"Arn": arn})
+    assert cloud.owner() == name
+    assert re.fullmatch(r"[\w.:/=+@-]{1,256}", cloud.owner())
+
+
+def test_in_studio_role_region_bucket_and_owner_are_found(tmp_path, monkeypatch):
+    """Everybody there may have the same role: the space tells them apart."""
+    from sagemaker.core.helper import session_helper
+
+    facts = {"DomainId": "d-1", "ExecutionRoleArn": ROLE, "SpaceName": "ann"}
+    (tmp_path / "resource-metadata.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(session_helper, "NOTEBOOK_METADATA_FILE", str(tmp_path / "resource-metadata.json"))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with mock_aws():
+        found, _ = cloud.located(JobPlan(region=cloud.find_region()))
+    assert (found.region, found.role, found.bucket) == ("eu-west-1", ROLE, "sagemaker-eu-west-1-123456789012")
+    assert found.tags["owner"].endswith("/ann")
+    assert cloud.find_region("ap-south-1") == "ap-south-1"
+
+
+def test_a_role_that_sagemaker_may_not_assume_is_not_taken(monkeypatch):
+    from sagemaker.core.helper import session_helper
+
+    def is_a_user(**options):
+        raise ValueError("The current AWS identity is not a role")
+
+    reserved = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123"
+    for answer in (is_a_user, lambda **options: reserved):
+        monkeypatch.setattr(session_helper, "get_execution_role", answer)
+        with pytest.raises(UserError, match="KD_ROLE_ARN"):
+            cloud.find_role(JobPlan(), None)
+    monkeypatch.setenv("KD_ROLE_ARN", ROLE)
+    assert cloud.find_role(JobPlan(), None) == ROLE
+
+
+def test_a_bucket_that_is_not_there_or_elsewhere_is_refused_before_anything_is_sent(aws):
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="far", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    for bucket, words in (("far", "eu-west-1"), ("nowhere", "--bucket and --region")):
+        with pytest.raises(UserError, match=words):
+            cloud.launch(replace(PLACE, bucket=bucket))
+    assert sorted(bucket["Name"] for bucket in s3.list_buckets()["Buckets"]) == ["far", "mine"], "none is made"
+    assert "Contents" not in s3.list_objects_v2(Bucket="far")
+
+
+# --- the job
+
+
+def test_a_launch_returns_the_name_that_aws_knows(aws):
+    name = cloud.launch(replace(PLACE, tags={"team": "a"}))
+    found = cloud.describe(name)
+    assert found["RoleArn"] == ROLE
+    assert found["Tags"] == {"team": "a", "project": "distilling-bert", "owner": cloud.owner()}
+    (line, *_) = cloud.status_lines(found)
+    assert cloud.owner() in line
+    assert "h old" in line
+
+
+def described(**more):
+    return {
+        "TrainingJobName": "j", "TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "Tags": {"owner": "ann"},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600}, "ResourceConfig": {"InstanceType": "ml.g5.xlarge"},
+        "CreationTime": datetime.now(UTC) - timedelta(hours=3), **more,
+    }  # fmt: skip
+
+
+def test_how_a_job_ended():
+    script = (
+        "AlgorithmError: ExecuteUserScriptError:\nExitCode 2\nErrorMessage \"error: train.csv has no column 'review'\""
+    )
+    assert "no column 'review'" in cloud.ending(described(FailureReason=script))
+    crash = (
+        'AlgorithmError: Traceback (most recent call last):\n  File "train.py", line 7, in fit\n    x / 0\n'
+        "ZeroDivisionError: division by zero, exit code: 1"
+    )
+    said = cloud.ending(described(FailureReason=crash))
+    assert 'said: File "train.py", line 7, in fit | x / 0 | ZeroDivisionError: division' in said
+    assert "no such machine free" in cloud.ending(described(FailureReason="CapacityError: Unable to provision"))
+    assert "script" not in cloud.ending(described(FailureReason="InternalServerError: We encountered an error"))
+    stopped = described(TrainingJobStatus="Stopped", SecondaryStatus="MaxRuntimeExceeded")
+    assert "60 minutes: give --max-minutes more" in cloud.ending(stopped)
+    assert "--max-wait-minutes" in cloud.ending(stopped | {"SecondaryStatus": "MaxWaitTimeExceeded"})
+    assert cloud.ending(described(TrainingJobStatus="Completed")) is None
+    done = described(
+        TrainingJobStatus="Completed", SecondaryStatus="Completed", EnableManagedSpotTraining=True,
+        TrainingTimeInSeconds=600, BillableTimeInSeconds=180,
+        FinalMetricDataList=[{"MetricName": "student:validation_accuracy", "Value": 83.1}],
+    )  # fmt: skip
+    lines = "\n".join(cloud.status_lines(done))
+    assert "3.0 minutes billed, about 0.07 USD, spot saved 70%" in lines
+    assert "student:validation_accuracy 83.1" in lines
+    assert "ann, 3.0 h old" in lines
+
+
+def test_follow_speaks_when_something_changes(monkeypatch):
+    states = [("InProgress", "Starting"), ("InProgress", "Starting"), ("InProgress", "Training"), ("Failed", "Failed")]
+    answers = [described(TrainingJobStatus=a, SecondaryStatus=b, FailureReason="x") for a, b in states]
+    monkeypatch.setattr(cloud, "describe", lambda *given: answers.pop(0))
+    said = []
+    with pytest.raises(UserError, match="the job failed"):
+        cloud.follow("j", pause=0, say=said.append)
+    assert [line.split(" ", 1)[1] for line in said] == [
+        "InProgress, Starting",
+        "InProgress, Training",
+        "Failed, Failed",
+    ]
+
+
+@pytest.mark.parametrize("blow", [KeyboardInterrupt(), UserError("no valid AWS credentials here (ExpiredToken)")])
+def test_who_cannot_follow_any_longer_is_told_that_the_job_runs_on(monkeypatch, blow):
+    answers = [described(TrainingJobStatus="InProgress", SecondaryStatus="Training"), blow]
+
+    def describe(*given):
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cloud, "describe", describe)
+    with pytest.raises(UserError, match=r"runs on and is billed: .*status j --follow") as told:
+        cloud.follow("j", pause=0, say=lambda line: None)
+    assert str(blow) in str(told.value)
+
+
+def test_a_job_that_is_not_there_does_not_run_on(aws):
+    with pytest.raises(UserError) as told:
+        cloud.follow("nothing", pause=0)
+    assert "runs on" not in str(told.value)
+
+
+def deliver(session, run):
+    """What a finished job leaves in S3, and its description."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(run, ".")
+    session.client("s3").put_object(Bucket="mine", Key="model.tar.gz", Body=packed.getvalue())
+    return {"ModelArtifacts": {"S3ModelArtifacts": "s3://mine/model.tar.gz"}}
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        ("/opt/ml/input/data/teacher", None),
+        ("/opt/ml/cache/teachers/0123", None),
+        ("textattack/bert-base-uncased-SST-2", "textattack/bert-base-uncased-SST-2"),
+    ],
+)
+def test_a_run_at_home_names_no_teacher_that_is_not_there(aws, tmp_path, there, here):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"seed": 1, "teacher": {"model": there, "layers": 6}}))
+    home = cloud.bring_home(deliver(aws, tmp_path / "run"), tmp_path / "home")
+    assert json.loads((home / "metrics.json").read_text()) == {"seed": 1, "teacher": {"model": here, "layers": 6}}
+    with pytest.raises(UserError, match="--output"):
+        cloud.bring_home(deliver(aws, tmp_path / "run"), tmp_path / "home")
+
+
+# --- endpoints
+
+
+def test_an_endpoint_is_deleted_even_when_the_cell_fails(aws, student):
+    seen = []
+
+    def cell():
+        with cloud.endpoint(student, replace(PLACE, tags={"team": "a"})):
+            seen.append(counted(aws))
+            (item,) = (item for item in cloud.leftovers() if item.kind == "endpoint")
+            seen.append(item.owner)
+            raise ZeroDivisionError
+
+    pytest.raises(ZeroDivisionError, cell)
+    assert seen == [[1, 1, 1], cloud.owner()]
+    assert counted(aws) == [0, 0, 0]
+    (key,) = [item["Key"] for item in aws.client("s3").list_objects_v2(Bucket="mine")["Contents"]]
+    archive = io.BytesIO(aws.client("s3").get_object(Bucket="mine", Key=key)["Body"].read())
+    with tarfile.open(fileobj=archive) as tar:
+        assert {"student/config.json", "code/inference.py"} <= {name.removeprefix("./") for name in tar.getnames()}
+    with pytest.raises(UserError, match="holds no student"), cloud.endpoint(student / "student", PLACE):
+        pass
+    assert counted(aws) == [0, 0, 0]
+
+
+def test_an_endpoint_that_never_comes_up_is_deleted(aws, student, respond):
+    failed = {"EndpointStatus": "Failed", "FailureReason": "The primary container did not pass the ping health check."}
+    respond("DescribeEndpoint", failed)
+    with (
+        pytest.raises(UserError, match="did not come into service: The primary container did not pass"),
+        cloud.endpoint(student, PLACE),
+    ):
+        pytest.fail("it never was in service")
+    assert counted(aws) == [0, 0, 0]
+
+
+def test_an_endpoint_that_is_still_being_made_is_waited_for(aws, student, respond, monkeypatch):
+    """Ctrl-C while it is made: AWS refuses to delete it then, and what it needs may not go before it."""
+    deleted = respond("DeleteEndpoint", "ValidationException: Cannot update in-progress endpoint", ...)
+    asked = respond("DescribeEndpoint", {"EndpointStatus": "Creating"}, {"EndpointStatus": "Creating"}, ...)
+    naps, configs = [], respond("DeleteEndpointConfig", ...)
+
+    def sleep(seconds):
+        naps.append(seconds)
+        if len(naps) == 1:
+            raise KeyboardInterrupt
+        assert configs == [], "the endpoint needs it"
+
+    monkeypatch.setattr("botocore.waiter.time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt), cloud.endpoint(student, PLACE):
+        pytest.fail("it never was in service")
+    assert (len(deleted), len(configs), len(naps)) == (2, 1, 2)
+    assert len(asked) >= 3
+    assert counted(aws) == [0, 0, 0]
+
+
+def test_what_could_not_be_deleted_is_told_even_when_the_cell_fails(aws, student, respond, monkeypatch):
+    respond("DeleteEndpoint", "AccessDeniedException: User: a is not authorized to perform: it")
+
+    def cell():
+        with cloud.endpoint(student, PLACE):
+            raise ZeroDivisionError
+
+    with pytest.raises(UserError, match="not deleted, and perhaps costing money: endpoint distilling-bert-") as told:
+        cell()
+    assert isinstance(told.value.__context__, ZeroDivisionError)
+    assert counted(aws) == [1, 1, 1], "without these it would be stuck"
+    stand(aws, "another", project="distilling-bert", owner=cloud.owner())
+    with pytest.raises(UserError, match="not deleted"):
+        cloud.clean()
+    monkeypatch.undo()
+
+
+# --- cleaning up
+
+
+def test_clean_deletes_ones_own_and_nobody_elses(aws):
+    stand(aws, "mine", project="distilling-bert", owner=cloud.owner())
+    stand(aws, "anns", project="distilling-bert", owner="user/ann")
+    stand(aws, "nobodys", project="distilling-bert")
+    stand(aws, "another", project="other", owner=cloud.owner())
+    assert [item.owner for item in cloud.leftovers() if item.kind == "model"].count("user/ann") == 1
+    assert {(item.kind, item.name) for item in cloud.clean()} == {
+        ("endpoint", "mine"), ("endpoint_config", "mine"), ("model", "mine")
+    }  # fmt: skip
+    assert counted(aws) == [3, 3, 3]
+    assert {item.name for item in cloud.clean(whose="user/ann")} == {"anns"}
+    assert {item.name for item in cloud.clean(everybody=True)} == {"nobodys"}
+    assert [model["ModelName"] for model in aws.client("sagemaker").list_models()["Models"]] == ["another"]
+
+
+def test_clean_stops_ones_own_running_jobs(aws, respond):
+    request = check(PLACE)
+    mine = [*request["Tags"], {"Key": "owner", "Value": cloud.owner()}]
+    for name, status, tags in (
+        ("done", "Completed", mine),
+        ("mine", "InProgress", mine),
+        ("anns", "InProgress", [*request["Tags"], {"Key": "owner", "Value": "user/ann"}]),
+    ):
+        aws.client("sagemaker").create_training_job(**request | {"TrainingJobName": name, "Tags": tags})
+        sagemaker_backends["123456789012"]["us-east-1"].training_jobs[name].training_job_status = status
+    stopped = respond("StopTrainingJob", {})
+    assert [(item.kind, item.name) for item in cloud.clean()] == [("training_job", "mine")]
+    assert stopped == [{"TrainingJobName": "mine"}]

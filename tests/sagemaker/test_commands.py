@@ -1,0 +1,126 @@
+"""`python -m kdhelpers sagemaker ...`, and what the notebook's cells do."""
+
+import pytest
+
+from kdhelpers import sagemaker
+from kdhelpers.__main__ import main
+from kdhelpers.sagemaker import cloud
+from tests.sagemaker.conftest import ROLE, as_argv
+from tests.sagemaker.test_cloud import counted, deliver, stand
+
+REGION = ["--region", "us-east-1"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["plam"], "did you mean plan?"),
+        (["clean", "--foo"], "unknown argument --foo"),
+        (["check", "--recipe", "sst2", "--temparature", "3"], "did you mean --temperature?"),
+        (["check", "--recipe", "sst2", "--instence", "ml.g5.xlarge"], "did you mean --instance?"),
+        (["check", "--recipe", "sst2", "--max-minutes", "0"], "--max-minutes 0"),
+        (["check", "--recipe", "sst2", "--max-minutes", "soon"], "--max-minutes must be a whole number"),
+        (["check", "--recipe", "sst2", "--alpha", "7"], "alpha"),
+        (["endpoint", "run"], "repeat with --yes"),
+        (["plan", "--tag", "team"], "NAME=VALUE"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_sentence(command, words, capsys):
+    assert main(["sagemaker", *command]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_every_command_has_its_help(capsys):
+    assert main(["sagemaker"]) == 0
+    said = capsys.readouterr().out
+    for command in ("plan", "check", "rehearse", "launch", "status", "endpoint", "clean"):
+        assert f"\n  {command}" in said
+        with pytest.raises(SystemExit):
+            main(["sagemaker", command, "--help"])
+        assert "--region" in capsys.readouterr().out
+
+
+def test_plan_and_check_need_no_aws(capsys, monkeypatch):
+    assert main(["sagemaker", "check", "--recipe", "sst2", "--weight_decay", "0.01", "--rows", "300"]) == 0
+    assert "AWS would take this request" in capsys.readouterr().out
+    assert main(["sagemaker", "plan", "--recipe", "sst2", "--instance", "ml.g5.12xlarge", "--price", "7.09"]) == 0
+    said = capsys.readouterr().out
+    assert "4 processes" in said
+    assert "at most 7.09 USD" in said
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    assert main(["sagemaker", "plan", "--recipe", "sst2"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def delivering(aws, rehearsed, monkeypatch):
+    """moto's jobs are completed at once and leave nothing: when one is described, it has left what it would have."""
+    describe = cloud.describe
+
+    def described(name, region=None):
+        return describe(name, region) | deliver(aws, rehearsed[0].model)
+
+    monkeypatch.setattr(cloud, "describe", described)
+
+
+def test_launch_follow_and_bring_home(aws, delivering, plan, rehearsed, tmp_path, capsys):
+    options = ["--role", ROLE, "--bucket", "mine", "--tag", "team=a", *as_argv(plan)]
+    home, full = tmp_path / "home", tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").touch()
+    for refused, words in (([], "repeat the command with --yes"), (["--yes", "--output", str(full)], "--output")):
+        assert main(["sagemaker", "launch", *options, *refused]) == 2
+        said = capsys.readouterr()
+        assert "at most 1.41 USD" in said.out
+        assert words in said.err
+        assert aws.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
+
+    assert main(["sagemaker", "launch", "--yes", "--output", str(home), *options]) == 0
+    said = capsys.readouterr().out
+    name = said.split("launched ")[1].split()[0]
+    assert "Completed" in said
+    assert f"brought home to {home}" in said
+    assert (home / "predictions.csv").read_bytes() == (rehearsed[0].model / "predictions.csv").read_bytes()
+    assert cloud.describe(name)["Tags"]["team"] == "a"
+    assert main(["sagemaker", "status", name, "--follow", "--output", str(home)]) == 2
+    assert "--output" in capsys.readouterr().err
+
+
+def test_launching_and_following_are_two_steps_too(aws, delivering, capsys):
+    assert main(["sagemaker", "launch", "--yes", "--recipe", "sst2", "--role", ROLE, "--bucket", "mine"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "status" in line]
+    assert main(line.split("kdhelpers ")[1].split()[:-2]) == 0  # less --output DIR
+    assert "Completed" in capsys.readouterr().out
+
+
+def test_nothing_starts_without_credentials(capsys):
+    assert main(["sagemaker", "launch", "--yes", "--bucket", "mybucket", "--recipe", "sst2"]) == 2
+    assert "aws configure" in capsys.readouterr().err
+
+
+def test_clean_lists_ones_own_with_owner_and_age_and_counts_the_others(aws, capsys):
+    me = cloud.owner()
+    stand(aws, "mine", project="distilling-bert", owner=me)
+    stand(aws, "anns", project="distilling-bert", owner="user/ann")
+    assert main(["sagemaker", "clean", *REGION]) == 0
+    said = capsys.readouterr().out
+    assert said.count("found (--yes deletes)") == 3
+    assert said.count(f"mine of {me}, 0.0 h old") == 3
+    assert "anns" not in said
+    assert "3 more are others'" in said
+    assert counted(aws) == [2, 2, 2]
+    assert main(["sagemaker", "clean", *REGION, "--everybody"]) == 0
+    assert capsys.readouterr().out.count("anns of user/ann") == 3
+    assert main(["sagemaker", "clean", *REGION, "--yes"]) == 0
+    assert counted(aws) == [1, 1, 1]
+    assert main(["sagemaker", "clean", *REGION]) == 0
+    assert "nothing of" in capsys.readouterr().out
+    assert main(["sagemaker", "clean", *REGION, "--everybody", "--yes"]) == 0
+    assert counted(aws) == [0, 0, 0]
+
+
+def test_the_room_offers_what_it_lists():
+    assert [name for name in sagemaker.__all__ if not hasattr(sagemaker, name)] == []
+    assert callable(sagemaker.rehearse)

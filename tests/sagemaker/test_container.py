@@ -1,0 +1,67 @@
+"""What the training script does with the container's folders."""
+
+import json
+import os
+
+import pytest
+
+from kdhelpers.sagemaker import container
+
+
+def test_channels_are_used_where_they_lie(tmp_path):
+    """What a channel brings is not copied into the checkpoint folder, which SageMaker would upload again."""
+    environment = {"SM_MODEL_DIR": str(tmp_path / "model")}
+    for name in ("snippets", "logits"):
+        environment[f"SM_CHANNEL_{name.upper()}"] = str(tmp_path / "channels" / name)
+        (tmp_path / "channels" / name).mkdir(parents=True)
+    (tmp_path / "channels" / "snippets" / "movie_snippets.tsv").write_text("rows")
+    (tmp_path / "channels" / "logits" / "abc").mkdir()
+    for _ in range(2):  # the second time it is the resumed job
+        cache = container.prepare_cache(tmp_path / "checkpoints", environment)
+        assert (cache / "data" / "movie_snippets.tsv").read_text() == "rows"
+        assert [path.name for path in (cache / "logits").iterdir()] == ["abc"]
+    assert [name for _, _, files in os.walk(tmp_path / "checkpoints") for name in files] == []
+    assert tmp_path / "checkpoints" not in cache.parents
+
+
+def test_what_the_job_makes_outlives_an_interruption(tmp_path):
+    """A spot machine loses everything but the checkpoint folder."""
+    cache = container.prepare_cache(tmp_path / "checkpoints", {"SM_MODEL_DIR": str(tmp_path / "first" / "model")})
+    for kind in ("teachers", "logits"):
+        (cache / kind / "made").mkdir()
+    again = container.prepare_cache(tmp_path / "checkpoints", {"SM_MODEL_DIR": str(tmp_path / "second" / "model")})
+    assert (again / "teachers" / "made").is_dir()
+    assert (again / "logits" / "made").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "begins"),
+    [({"temparature": "3"}, 2, "error: unknown argument --temparature"), (None, 1, "Traceback")],
+)
+def test_a_failing_script_leaves_its_own_words(tmp_path, monkeypatch, capsys, sent, code, begins):
+    """The failure file is all that the job's page shows: a mistake is one sentence there, a fault its traceback."""
+    if sent is not None:
+        (tmp_path / "hyperparameters.json").write_text(json.dumps(sent))
+    for name, place in (("SM_INPUT_CONFIG_DIR", tmp_path), ("SM_OUTPUT_FAILURE", tmp_path / "failure")):
+        monkeypatch.setenv(name, str(place))
+    assert container.main() == code
+    said = (tmp_path / "failure").read_text()
+    assert said.startswith(begins) or (code == 1 and said.rstrip().splitlines()[-1].startswith("FileNotFoundError"))
+    assert len(said) <= container.FAILURE_CHARACTERS
+    assert said in capsys.readouterr().err or code == 1
+
+
+def test_hyperparameters_arrive_as_they_were_sent(tmp_path, monkeypatch):
+    """On the command line the SDK's driver makes 1.1 of 1.10, and a truth of a column that is called true."""
+    seen = []
+    monkeypatch.setattr("kdhelpers.distillation.distill", lambda settings: seen.append(settings) or {})
+    monkeypatch.setenv("KD_HOME", str(tmp_path))
+    monkeypatch.setattr("shutil.copytree", lambda *given, **more: None)
+    monkeypatch.setattr("shutil.copy", lambda *given, **more: None)
+    sent = {"label_column": "1.10", "text_column": "true", "checkpoints": str(tmp_path / "ck"), "no_control": "True"}
+    (tmp_path / "hyperparameters.json").write_text(json.dumps(sent))
+    (tmp_path / "model").mkdir()
+    container.run({"SM_INPUT_CONFIG_DIR": str(tmp_path), "SM_MODEL_DIR": str(tmp_path / "model")})
+    (settings,) = seen
+    assert (settings.label_column, settings.text_column, settings.no_control) == ("1.10", "true", True)
+    assert settings.output == tmp_path / "ck" / "run"

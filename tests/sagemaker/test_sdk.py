@@ -1,0 +1,174 @@
+"""The request that the SDK would send for a plan, held against AWS's own description of it."""
+
+from dataclasses import replace
+
+import boto3
+import pytest
+from botocore.exceptions import UnauthorizedSSOTokenError
+
+from kdhelpers.errors import UserError
+from kdhelpers.sagemaker import JobPlan, check, sdk
+from tests.sagemaker.conftest import ROLE, with_options
+
+ABOVE = JobPlan({"recipe": "sst2"})
+
+
+def test_the_request_that_the_sdk_would_send(plan):
+    spot = {"spot": True, "max_wait_minutes": 90, "instance": "ml.g5.12xlarge"}
+    request = check(replace(plan, tags={"team": "a"}, role=ROLE, **spot))
+    given = request["HyperParameters"]
+    assert given["teacher"] == "/opt/ml/input/data/teacher"
+    assert given["train"] == "/opt/ml/input/data/train/train.csv"
+    assert given["checkpoints"] == request["CheckpointConfig"]["LocalPath"] == "/opt/ml/checkpoints"
+    channels = {channel["ChannelName"] for channel in request["InputDataConfig"]}
+    assert channels == {"train", "validation", "test", "teacher", "code", "sm_drivers"}
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 5400}
+    assert request["EnableManagedSpotTraining"] is True
+    assert request["RoleArn"] == ROLE
+    assert request["Tags"] == [{"Key": "team", "Value": "a"}, {"Key": "project", "Value": "distilling-bert"}]
+    assert len(request["AlgorithmSpecification"]["MetricDefinitions"]) == len(sdk.METRICS)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda p: replace(p, instance="ml.g5.tiny"), "'ml.g5.tiny', which does not exist"),
+        (lambda p: replace(p, instance="ml.g5.2xlarg"), "did you mean ml.g5.2xlarge?"),
+        (lambda p: replace(p, instance="ml.m5.xlarge"), "a machine with a GPU"),
+        (lambda p: replace(p, region="xx-moon-1"), "in xx-moon-1"),
+        (lambda p: replace(p, tags={"team": "v" * 300}), "takes 0 to 256"),
+        (lambda p: with_options(p, label_column="x" * 2501), "label_column is 2501"),
+        (lambda p: replace(with_options(p, temparature=3), name="my_job"), "--temperature?; also: "),
+    ],
+)
+def test_what_aws_would_refuse_is_refused_here(spoil, words):
+    with pytest.raises(UserError) as refused:
+        check(spoil(ABOVE))
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_walk_through_botocores_model_finds_planted_faults():
+    import botocore.session
+
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    shape = model.operation_model("CreateTrainingJob").input_shape
+    right = sdk.training_request(ABOVE)
+    assert list(sdk._request_problems(right, shape)) == []
+    for spoilt in (
+        {"TrainingJobName": "a_b"},
+        {"ResourceConfig": right["ResourceConfig"] | {"InstanceCount": -1}},
+        {"Tags": [{"Key": "k", "Value": "v" * 300}]},
+        {"CheckpointConfig": {"S3Uri": "here"}},
+    ):
+        assert len(list(sdk._request_problems(right | spoilt, shape))) == 1, spoilt
+
+
+def test_what_lies_in_s3_stays_there(plan):
+    there = {"train": "s3://mine/corpus.parquet", "teacher": "s3://mine/minilm-v1.5"}
+    request = check(replace(with_options(plan, **there), logits="s3://mine/logits"))
+    addresses = {c["ChannelName"]: c["DataSource"]["S3DataSource"]["S3Uri"] for c in request["InputDataConfig"]}
+    assert there | {"logits": "s3://mine/logits"} == {name: addresses[name] for name in (*there, "logits")}
+    assert request["HyperParameters"]["teacher"] == "/opt/ml/input/data/teacher"
+
+
+def test_the_image_is_the_one_that_the_sdk_knows():
+    from sagemaker.core import image_uris
+
+    def known(version, torch, instance, scope):
+        return image_uris.retrieve(
+            "huggingface", region="eu-west-1", version=version, py_version="py312", instance_type=instance,
+            image_scope=scope, base_framework_version=torch,
+        )  # fmt: skip
+
+    try:
+        training = known("5.3.0", "pytorch2.9.0", "ml.g5.xlarge", "training")
+        inference_images = [known("5.5.3", "pytorch2.6.0", i, "inference") for i in ("ml.m5.large", "ml.g5.xlarge")]
+    except ValueError:
+        pytest.skip("this SDK is older than the images")
+    assert sdk.image_address("training", "eu-west-1", "ml.g5.xlarge") == training
+    ours = [sdk.image_address("inference", "eu-west-1", instance) for instance in ("ml.m5.large", "ml.g5.xlarge")]
+    assert ours == inference_images
+
+
+def test_telemetry_is_off_unless_asked_for(monkeypatch):
+    session = boto3.Session("nobody", "nothing", region_name="us-east-1")
+
+    def opted_out():
+        return sdk.sdk_session(session, "b").sagemaker_config["SageMaker"]["PythonSDK"]["Modules"]["TelemetryOptOut"]
+
+    assert opted_out() is True
+    monkeypatch.setenv("KD_TELEMETRY", "on")
+    assert opted_out() is False
+
+
+def test_a_check_leaves_no_client_with_empty_credentials_behind():
+    """SDK 3.7 keeps one client for the whole process: a launch after a check would be signed by nobody."""
+    from sagemaker.core.utils.utils import SageMakerClient
+
+    sdk.training_request(ABOVE)
+    mine = boto3.Session("mine", "secret", region_name="us-east-1")
+    with sdk.quiet_sdk():
+        client = SageMakerClient(session=mine, region_name="us-east-1").get_client("sagemaker")
+    assert client._request_signer._credentials.access_key == "mine"
+    assert SageMakerClient not in type(SageMakerClient)._instances
+
+
+# --- what AWS says no to
+
+QUOTA = "The account-level service limit 'ml.g5.xlarge for training job usage' is 0 Instances"
+DENIED = "User: arn:aws:iam::123456789012:user/a is not authorized to perform: sagemaker:CreateTrainingJob on resource"
+ELSEWHERE = "The bucket is in this region: eu-west-1. Please use this region to retry the request"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        ("NoCredentialsError", "Unable to locate credentials", ["aws configure"]),
+        ("ExpiredTokenException", "The security token included in the request is expired", ["aws sso login"]),
+        ("UnrecognizedClientException", "The security token is invalid", ["aws configure"]),
+        ("AccessDeniedException", DENIED, ["does not allow", "sagemaker:CreateTrainingJob"]),
+        ("403", "Forbidden", ["does not allow"]),
+        ("ResourceLimitExceeded", QUOTA, ["Service Quotas", "'ml.g5.xlarge for training job usage' is 0"]),
+        ("ValidationException", ELSEWHERE, ["--bucket and --region", "eu-west-1"]),
+        ("NoSuchBucket", "The specified bucket does not exist", ["--bucket and --region"]),
+        ("CapacityError", "Unable to provision requested ML compute capacity", ["no such machine free"]),
+        ("SomethingNew", "what\never", ["AWS says SomethingNew: what ever"]),
+        ("ValidationException", "Could not find requested job", ["AWS says ValidationException: Could not find"]),
+    ],
+)
+def test_aws_says_no_in_one_sentence(code, message, words):
+    said = sdk.explain(code, message)
+    assert all(word in said for word in words)
+    assert "\n" not in said
+
+
+def test_what_boto3_raises_is_one_sentence_too(aws, monkeypatch):
+    """Not every no comes as a ClientError."""
+    for attempt, words in (
+        (lambda: aws.client("s3").upload_file(__file__, "nowhere", "key"), "--bucket and --region"),
+        (lambda: aws.client("sagemaker").create_model(), "AWS says ParamValidationError: .*Missing required"),
+        (lambda: boto3.Session(profile_name="nope"), "AWS_PROFILE"),
+    ):
+        with pytest.raises(UserError, match=words) as told, sdk.aws_errors():
+            attempt()
+        assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="aws sso login"), sdk.aws_errors():
+        raise UnauthorizedSSOTokenError
+    with pytest.raises(ZeroDivisionError), sdk.aws_errors():
+        1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize("broken", ["profile", "file", "region"])
+def test_a_broken_aws_configuration_is_one_sentence_in_a_check(tmp_path, monkeypatch, broken):
+    (tmp_path / "config").write_text("[default\nregion")
+    name, value = {
+        "profile": ("AWS_PROFILE", "nope"),
+        "file": ("AWS_CONFIG_FILE", str(tmp_path / "config")),
+        "region": ("AWS_DEFAULT_REGION", "eu_west_1"),
+    }[broken]
+    monkeypatch.setenv(name, value)
+    from kdhelpers.sagemaker import find_region
+
+    with pytest.raises(UserError):
+        check(replace(ABOVE, region=find_region()))
