@@ -1,10 +1,10 @@
 """`python -m kdhelpers sagemaker plan|check|rehearse|launch|status|endpoint|clean`."""
 
-import argparse
 import dataclasses
 import sys
 import tempfile
 import timeit
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -31,52 +31,32 @@ on AWS:
 plan, check, rehearse and launch take the job's options (COMMAND --help) and, beside them, every option of distill."""
 
 FLAG = {"action": "store_true"}
-YES = ("--yes", FLAG | {"help": "do it"})
-ENDING = [("--follow", FLAG | {"help": "wait for the end"}), ("--output", {"help": "folder for what the job made"})]
-TAG = ("--tag", {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "a tag of yours; repeatable"})
-FOLDER = {"help": "where (default: a temporary folder)"}
-IMAGE = FLAG | {"help": "with the training image's library versions"}
-MACHINE = {"default": "ml.m5.large", "help": "machine (default: %(default)s)"}
-TEXT = {"nargs": "+", "default": ["A wonderful film."], "help": "what to ask"}
-OWN: dict[str, list[tuple[str, dict]]] = {
-    "plan": [TAG],
-    "check": [TAG],
-    "rehearse": [TAG, ("--folder", FOLDER), ("--image-versions", IMAGE)],
-    "launch": [TAG, YES, *ENDING],
-    "status": [("job", {"help": "the job's name"}), *ENDING, ("--price", {"type": float, "help": "USD an hour"})],
-    "endpoint": [
-        ("model", {"help": "folder of a run or an export"}),
-        TAG,
-        YES,
-        ("--instance", MACHINE),
-        ("--text", TEXT),
-    ],
-    "clean": [
-        YES,
-        ("--everybody", FLAG | {"help": "the others' too"}),
-        ("--owner", {"help": "whose (default: yours)"}),
-    ],
-}
+OWN: dict[str, dict[str, dict]] = {
+    "plan": {},
+    "check": {},
+    "rehearse": {"--folder": {}, "--image-versions": FLAG | {"help": "with the library versions of the image"}},
+    "launch": {"--yes": FLAG, "--follow": FLAG, "--output": {}},
+    "status": {"job": {}, "--follow": FLAG, "--output": {}, "--price": {"type": float}},
+    "endpoint": {"model": {}, "--yes": FLAG, "--instance": {"default": "ml.m5.large"},
+                 "--text": {"nargs": "+", "default": ["A wonderful film."]}},
+    "clean": {"--yes": FLAG, "--everybody": FLAG, "--owner": {"help": "whose (default: yours)"}},
+}  # fmt: skip
 
 
 def _parser(command: str) -> Parser:
-    """A command's own options; those of JobPlan come with its help texts, and it reads their values."""
-    planned = command in PLANNED
-    parser = Parser(
-        prog=f"python -m kdhelpers sagemaker {command}",
-        epilog="Every option of distill can be given too." if planned else None,
-    )
-    for name, how in OWN[command]:
+    """A command's own options, and those of JobPlan with its help texts; JobPlan reads their values."""
+    parser = Parser(prog=f"python -m kdhelpers sagemaker {command}", epilog=USAGE.split("\n\n")[-1])
+    for name, how in OWN[command].items():
         parser.add_argument(name, **how)
+    parser.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a tag of yours; repeatable")
     for field in dataclasses.fields(JobPlan):
-        if "help" in field.metadata and (planned or field.name in ("region", "role", "bucket")):
-            default = "" if field.default in (None, False) else f" (default: {field.default})"
-            more: dict = FLAG if field.default is False else {}
-            parser.add_argument(dashed(field.name), default=None, help=field.metadata["help"] + default, **more)
+        if "help" in field.metadata and (command in PLANNED or field.name in ("region", "role", "bucket")):
+            kind: dict = FLAG if field.default is False else {}
+            parser.add_argument(dashed(field.name), default=None, help=field.metadata["help"], **kind)
     return parser
 
 
-def _planned(options: argparse.Namespace, hyperparameters: dict) -> JobPlan:
+def _planned(options: Namespace, hyperparameters: dict) -> JobPlan:
     given = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(JobPlan)}
     tags = dict(tag.partition("=")[::2] for tag in options.tag)
     if not all((*tags, *tags.values())):
@@ -85,16 +65,16 @@ def _planned(options: argparse.Namespace, hyperparameters: dict) -> JobPlan:
     return JobPlan(**{name: value for name, value in given.items() if value is not None})
 
 
-def _plan(plan: JobPlan, options: argparse.Namespace) -> list[str]:
+def _plan(plan: JobPlan, options: Namespace) -> list[str]:
     sagemaker.check(plan)
     return sagemaker.plan_lines(plan)
 
 
-def _check(plan: JobPlan, options: argparse.Namespace) -> list[str]:
+def _check(plan: JobPlan, options: Namespace) -> list[str]:
     return [f"AWS would take this request: {len(sagemaker.check(plan))} fields."]
 
 
-def _rehearse(plan: JobPlan, options: argparse.Namespace) -> list[str]:
+def _rehearse(plan: JobPlan, options: Namespace) -> list[str]:
     plan = dataclasses.replace(plan, hyperparameters={"rows": 2000} | plan.hyperparameters)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="rehearsal-"))
     require_free(folder, overwrite=False)
@@ -103,7 +83,7 @@ def _rehearse(plan: JobPlan, options: argparse.Namespace) -> list[str]:
     return [f"The rehearsal is done in {result.seconds:.0f} s.", sagemaker.PROVES, f"The model folder: {result.model}"]
 
 
-def _launch(plan: JobPlan, options: argparse.Namespace) -> list[str]:
+def _launch(plan: JobPlan, options: Namespace) -> list[str]:
     print(*_plan(plan, options), sep="\n")
     if not options.yes:
         raise UserError("nothing was launched: repeat the command with --yes to start, and pay for, this job")
@@ -112,12 +92,12 @@ def _launch(plan: JobPlan, options: argparse.Namespace) -> list[str]:
     name = sagemaker.launch(plan)
     print(f"launched {name}", flush=True)
     if options.follow or options.output:
-        return _status(argparse.Namespace(**vars(options) | {"job": name, "follow": True, "region": plan.region}))
+        return _status(Namespace(**vars(options) | {"job": name, "follow": True, "region": plan.region}))
     later = f"python -m kdhelpers sagemaker status {name} --region {plan.region} --follow --output DIR"
     return [f"wait for it and bring the student home: {later}"]
 
 
-def _status(options: argparse.Namespace) -> list[str]:
+def _status(options: Namespace) -> list[str]:
     region = sagemaker.find_region(options.region)
     if options.output:
         require_free(Path(options.output), overwrite=False)
@@ -128,28 +108,23 @@ def _status(options: argparse.Namespace) -> list[str]:
     return lines
 
 
-def _endpoint(options: argparse.Namespace) -> list[str]:
+def _endpoint(options: Namespace) -> list[str]:
     if not options.yes:
         raise UserError("nothing was deployed: an endpoint costs money while it is there; repeat with --yes")
-    plan = _planned(options, {})
-    with sagemaker.endpoint(Path(options.model), plan, options.instance) as ask:
+    with sagemaker.endpoint(Path(options.model), _planned(options, {}), options.instance) as ask:
         lines = [f"{answer}  {text}" for answer, text in zip(ask(options.text), options.text, strict=True)]
         seconds = timeit.repeat(lambda: ask(options.text[:1]), number=1, repeat=20)
     median, late = np.percentile(seconds, [50, 95]) * 1000
-    return [
-        *lines,
-        f"median {median:.0f} ms, 95 % within {late:.0f} ms",
-        "the endpoint is deleted",
-    ]
+    return [*lines, f"median {median:.0f} ms, 95 % within {late:.0f} ms", "the endpoint is deleted"]
 
 
-def _clean(options: argparse.Namespace) -> list[str]:
+def _clean(options: Namespace) -> list[str]:
     region = sagemaker.find_region(options.region)
     me = options.owner or sagemaker.owner(region)
     everything = sagemaker.leftovers(region)
     found = [item for item in everything if options.everybody or item.owner == me]
     if options.yes:
-        found = sagemaker.clean(region, me, options.everybody)
+        sagemaker.clean(region, me, options.everybody)
     done = "deleted or stopped" if options.yes else "found (--yes deletes)"
     lines = [f"{done}: {item}" for item in found] or [f"nothing of {me} is left in {region}"]
     others = len(everything) - len(found)

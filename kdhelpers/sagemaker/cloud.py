@@ -22,7 +22,7 @@ from kdhelpers.sagemaker.sdk import aws_errors, explain
 from kdhelpers.storage import require_free, write_file
 
 KINDS = {"training_job": "TrainingJob", "endpoint": "Endpoint", "endpoint_config": "EndpointConfig", "model": "Model"}
-LAST_WORDS = 3  # lines of a failed script: of a traceback the place, the statement and the error
+TOO_SHORT = {"MaxRuntimeExceeded": "--max-minutes", "MaxWaitTimeExceeded": "--max-wait-minutes"}
 
 
 def boto_session(region: str | None) -> Any:
@@ -112,18 +112,14 @@ def ending(job: dict) -> str | None:
     `job`: what `describe` says. The script's own last words come with it where it left some.
     """
     status, second, reason = job["TrainingJobStatus"], job.get("SecondaryStatus"), job.get("FailureReason", "")
-    if second == "MaxRuntimeExceeded":
-        limit = job["StoppingCondition"]["MaxRuntimeInSeconds"] // 60
-        return f"the job was stopped by its time limit of {limit} minutes: give --max-minutes more"
-    if second == "MaxWaitTimeExceeded":
-        return "no spot machine came within the waiting time: give --max-wait-minutes more, or leave out --spot"
+    if second in TOO_SHORT:
+        return f"the job was stopped, {second}: give {TOO_SHORT[second]} more minutes"
     if status != "Failed":
         return "the job was stopped by hand" if status == "Stopped" else None
     if not reason.startswith("AlgorithmError"):
         return explain("the job failed", reason)
-    said = reason.split("ErrorMessage", 1)[-1].strip(' ":\n')
-    last = " | ".join(line.strip() for line in said.splitlines()[-LAST_WORDS:])
-    return f"the job failed, and its script said: {last} (all of it: CloudWatch, TrainingJobs)"
+    said = reason.split("ErrorMessage", 1)[-1].strip(' ":\n').splitlines()[-3:]  # of a traceback place, line and error
+    return f"the job failed, and its script said: {' | '.join(map(str.strip, said))} (more in CloudWatch)"
 
 
 def status_lines(job: dict, price: float | None = None) -> list[str]:
@@ -172,6 +168,8 @@ def bring_home(job: dict, folder: Path | str, region: str | None = None) -> Path
     A teacher that lay in the container is gone: metrics.json then names none.
     """
     require_free(Path(folder), overwrite=False)
+    if "ModelArtifacts" not in job:
+        raise UserError(f"{job['TrainingJobName']} has left no student yet: it is {job['TrainingJobStatus']}")
     bucket, _, key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
     with tempfile.TemporaryDirectory() as download:
         archive = Path(download, "model.tar.gz")

@@ -162,11 +162,13 @@ def _text_problems(plan: JobPlan) -> list[str]:
     for name, value in plan.hyperparameters.items():
         if option_name(name) in NOT_FOR_A_JOB:
             problems.append(f"hyperparameter {name} is not for a job: leave it out")
-        if "'" in f"{name}{value}":
-            problems.append(f"hyperparameter {name} has a single quote, which breaks the SDK's start script")
+        if "'" in f"{name}{value}" or len(str(value)) > 2500:
+            problems.append(f"hyperparameter {name} has a single quote, which the SDK cannot pass on, or is too long")
     for name, value in plan.tags.items():
         if name.lower().startswith("aws:") or (name.lower() == PROJECT_TAG[0] and (name, value) != PROJECT_TAG):
             problems.append(f"tag {name} is AWS's or this project's own: choose another name")
+        if not re.fullmatch(r"[\w .:/=+@-]{1,128}", name) or not re.fullmatch(r"[\w .:/=+@-]{0,256}", value):
+            problems.append(f"tag {name} is too long, or has letters that AWS does not take")
     for name, value in [*plan.hyperparameters.items(), *plan.tags.items()]:
         if SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
             problems.append(f"{name} looks like a secret, and whoever may describe the job can read it: leave it out")

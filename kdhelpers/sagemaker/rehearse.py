@@ -38,11 +38,8 @@ PROVES = """  proves      the code, the data and the drivers that would be uploa
   proves      the script trains, checkpoints, and fills the model folder
   proves not  GPU and CUDA, rights of the role, quota and capacity, several machines, speed"""
 
+Say = Callable[[str], object]
 KEPT = ("OMP_NUM_THREADS", "PIP_CONFIG_FILE", "HF_ENDPOINT", "HTTPS_PROXY", "SSL_CERT_FILE")  # of the reader's own
-
-
-def _nothing(line: str) -> None:
-    """What is said where nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,13 @@ def container_environment(request: dict, folder: Path, python: str) -> dict[str,
     return own | {"TRAINING_JOB_NAME": request["TrainingJobName"]} | kept | given
 
 
-def run(folder: Path, python: str = sys.executable, say: Callable[[str], object] = _nothing) -> Rehearsal:
+def show_steps(line: str) -> None:
+    """For `say`: print how far the job is, and nothing that names a folder of this machine."""
+    if line.startswith("rows:") or ": step " in line:
+        print(line, flush=True)
+
+
+def run(folder: Path, python: str = sys.executable, say: Say = show_steps) -> Rehearsal:
     """Run what `stage` laid out, as the container would. `say` gets the training script's own lines as they come.
 
     Where `say` answers "stop" the job is sent SIGTERM, as by SageMaker that takes a spot machine away. A second `run`
@@ -151,9 +154,7 @@ def run(folder: Path, python: str = sys.executable, say: Callable[[str], object]
     return Rehearsal(code, time.perf_counter() - started, ml / "model", log, reason)
 
 
-def rehearse(
-    plan: JobPlan, folder: Path, python: str = sys.executable, say: Callable[[str], object] = _nothing
-) -> Rehearsal:
+def rehearse(plan: JobPlan, folder: Path, python: str = sys.executable, say: Say = show_steps) -> Rehearsal:
     """Stage and run a job. Raises UserError, with the script's own last words, where it fails."""
     stage(plan, folder)
     result = run(folder, python, say)
@@ -179,9 +180,3 @@ def image_python() -> str:
             raise UserError("cannot install the training image's versions with pip; its own words stand above")
         ready.write_text(wanted, encoding="utf-8")
     return str(folder / "bin" / "python")
-
-
-def show_steps(line: str) -> None:
-    """For `say`: print how far the job is, and nothing that names a folder of this machine."""
-    if line.startswith("rows:") or ": step " in line:
-        print(line, flush=True)

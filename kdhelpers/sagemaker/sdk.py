@@ -176,7 +176,7 @@ def training_request(plan: JobPlan, upload: Callable[[Path, str], object] = lamb
     import boto3
     import botocore.client
 
-    def answer(client, operation: str, parameters: dict) -> dict:
+    def answer(client: Any, operation: str, parameters: dict) -> dict:
         if operation == "CreateTrainingJob":
             raise _CaughtError(parameters)
         return {}
@@ -198,43 +198,26 @@ def training_request(plan: JobPlan, upload: Callable[[Path, str], object] = lamb
     raise RuntimeError("the SDK made no CreateTrainingJob request")
 
 
-def _request_problems(value: Any, shape: Any, where: str = "") -> Iterator[str]:
-    """What AWS's own model of a request (`shape`) would refuse in it: lengths, numbers, enumerations, patterns."""
-    parts: list[tuple] = []
-    if shape.type_name == "structure":
-        parts = [(part, shape.members[name], f"{where}.{name}".strip(".")) for name, part in value.items()]
-    elif shape.type_name == "list":
-        parts = [(part, shape.member, where) for part in value]
-    elif shape.type_name == "map":
-        parts = [(name, shape.key, where) for name in value]
-        parts += [(part, shape.value, f"{where}.{name}") for name, part in value.items()]
-    for part in parts:
-        yield from _request_problems(*part)
-    limits, names = shape.metadata, getattr(shape, "enum", None)
-    size = len(value) if isinstance(value, str | list | dict) else value
-    if not limits.get("min", size) <= size <= limits.get("max", size):
-        yield f"{where} is {size}, AWS takes {limits.get('min', 0)} to {limits.get('max', 'any')}"
-    elif names and value not in names:
-        near = difflib.get_close_matches(value, names, n=1)
-        yield f"{where} is {value!r}, which does not exist" + (f": did you mean {near[0]}?" if near else "")
-    elif "\\p{" not in limits.get("pattern", "\\p{") and not re.fullmatch(limits["pattern"], value, flags=re.DOTALL):
-        yield f"{where} is {value!r}, which does not have the form {limits['pattern']}"
-
-
 def check(plan: JobPlan) -> dict:
     """Refuse what AWS, or the training script, would refuse later; returns the request. Needs no AWS account.
 
-    Raises UserError with one sentence; where there are several faults, all of them in it.
+    The request is held against botocore's own model of it. Raises UserError with one sentence; where there are
+    several faults, all of them in it.
     """
     require_sdk()
     import botocore.session
+    from botocore.validate import ParamValidator
 
-    request: dict = {}
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    instances = model.shape_for("TrainingInstanceType").enum
     problems = plan_problems(plan)
-    if not problems:
-        request = training_request(plan)
-        model = botocore.session.get_session().get_service_model("sagemaker").operation_model("CreateTrainingJob")
-        problems = list(_request_problems(request, model.input_shape))
+    if plan.instance not in instances:
+        near = difflib.get_close_matches(plan.instance, instances, n=1)
+        problems.append(f"there is no machine {plan.instance}" + (f": did you mean {near[0]}?" if near else ""))
     if problems:
         raise UserError("; also: ".join(problems))
+    request = training_request(plan)
+    report = ParamValidator().validate(request, model.operation_model("CreateTrainingJob").input_shape)
+    if report.has_errors():
+        raise UserError(f"AWS would refuse this request: {' '.join(report.generate_report().split())}")
     return request

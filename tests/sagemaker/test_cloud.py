@@ -140,7 +140,7 @@ def test_how_a_job_ended():
     assert "no such machine free" in cloud.ending(described(FailureReason="CapacityError: Unable to provision"))
     assert "script" not in cloud.ending(described(FailureReason="InternalServerError: We encountered an error"))
     stopped = described(TrainingJobStatus="Stopped", SecondaryStatus="MaxRuntimeExceeded")
-    assert "60 minutes: give --max-minutes more" in cloud.ending(stopped)
+    assert "--max-minutes" in cloud.ending(stopped)
     assert "--max-wait-minutes" in cloud.ending(stopped | {"SecondaryStatus": "MaxWaitTimeExceeded"})
     assert cloud.ending(described(TrainingJobStatus="Completed")) is None
     done = described(
@@ -182,6 +182,12 @@ def test_who_cannot_follow_any_longer_is_told_that_the_job_runs_on(monkeypatch, 
     with pytest.raises(UserError, match=r"runs on and is billed: .*status j --follow") as told:
         cloud.follow("j", pause=0, say=lambda line: None)
     assert str(blow) in str(told.value)
+
+
+def test_what_is_not_done_cannot_be_brought_home(aws, tmp_path):
+    with pytest.raises(UserError, match="no student yet: it is InProgress"):
+        cloud.bring_home(described(TrainingJobStatus="InProgress"), tmp_path / "home")
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_job_that_is_not_there_does_not_run_on(aws):

@@ -32,12 +32,13 @@ def test_the_request_that_the_sdk_would_send(plan):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda p: replace(p, instance="ml.g5.tiny"), "'ml.g5.tiny', which does not exist"),
+        (lambda p: replace(p, instance="ml.g5.tiny"), "no machine ml.g5.tiny"),
         (lambda p: replace(p, instance="ml.g5.2xlarg"), "did you mean ml.g5.2xlarge?"),
         (lambda p: replace(p, instance="ml.m5.xlarge"), "a machine with a GPU"),
         (lambda p: replace(p, region="xx-moon-1"), "in xx-moon-1"),
-        (lambda p: replace(p, tags={"team": "v" * 300}), "takes 0 to 256"),
-        (lambda p: with_options(p, label_column="x" * 2501), "label_column is 2501"),
+        (lambda p: replace(p, instance="g5.2xlarge"), "did you mean ml.g5.2xlarge?"),
+        (lambda p: replace(p, tags={"team": "v" * 300}), "tag team"),
+        (lambda p: with_options(p, label_column="x" * 2501), "hyperparameter label_column"),
         (lambda p: replace(with_options(p, temparature=3), name="my_job"), "--temperature?; also: "),
     ],
 )
@@ -46,22 +47,6 @@ def test_what_aws_would_refuse_is_refused_here(spoil, words):
         check(spoil(ABOVE))
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
-
-
-def test_the_walk_through_botocores_model_finds_planted_faults():
-    import botocore.session
-
-    model = botocore.session.get_session().get_service_model("sagemaker")
-    shape = model.operation_model("CreateTrainingJob").input_shape
-    right = sdk.training_request(ABOVE)
-    assert list(sdk._request_problems(right, shape)) == []
-    for spoilt in (
-        {"TrainingJobName": "a_b"},
-        {"ResourceConfig": right["ResourceConfig"] | {"InstanceCount": -1}},
-        {"Tags": [{"Key": "k", "Value": "v" * 300}]},
-        {"CheckpointConfig": {"S3Uri": "here"}},
-    ):
-        assert len(list(sdk._request_problems(right | spoilt, shape))) == 1, spoilt
 
 
 def test_what_lies_in_s3_stays_there(plan):
