@@ -2,6 +2,7 @@
 
 import inspect
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from kdhelpers.errors import UserError
 def predict_logits(
     model: PreTrainedModel,
     rows: Dataset,
-    tokenizer,
+    tokenizer: Any,
     machine: runtime.Machine | None = None,
     *,
     batch_size: int = 64,

@@ -16,10 +16,7 @@ def num_layers(model: PreTrainedModel) -> int:
 
 
 def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The transformer blocks: the encoder's one list with as many modules as the config has layers.
-
-    Raises UserError for a family whose layers are shared or lie in several lists.
-    """
+    """The transformer blocks. Raises UserError for a family whose layers are shared or lie in several lists."""
     lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
     inner = {id(part) for outer in lists for part in outer.modules() if part is not outer}
     found = [part for part in lists if len(part) == num_layers(model) and id(part) not in inner]
@@ -42,9 +39,9 @@ def evenly_spaced_layers(total: int, keep: int) -> tuple[int, ...]:
 def student_from_layers(parent: PreTrainedModel, layers: tuple[int, ...]) -> PreTrainedModel:
     """A smaller classifier made of a choice of the parent's layers (counted from 1); all other weights are copied.
 
-    Nothing is shared with the parent afterwards, and the config says the new number of layers, so the student
-    loads anywhere (PKD, Sun et al. 2019, and DistilBERT, Sanh et al. 2019, start their students this way). What the
-    family builds into its first layer alone stays so: ModernBERT's has no norm before its attention.
+    Nothing is shared with the parent afterwards, and the student loads anywhere (PKD, Sun et al. 2019, and
+    DistilBERT, Sanh et al. 2019, start theirs this way). ModernBERT's first layer has no norm before its attention,
+    whichever layer it is copied from.
     """
     total = num_layers(parent)
     if not layers or not all(1 <= layer <= total for layer in layers):
@@ -52,16 +49,14 @@ def student_from_layers(parent: PreTrainedModel, layers: tuple[int, ...]) -> Pre
     config = copy.deepcopy(parent.config)
     config.num_hidden_layers = len(layers)  # DistilBERT maps this to its own n_layers
     for name in PER_LAYER:
-        entries = getattr(config, name, None)
-        if isinstance(entries, list):
+        if isinstance(entries := getattr(config, name, None), list):
             setattr(config, name, [entries[layer - 1] for layer in layers])
     student = type(parent)(config)
     student.set_attn_implementation(parent.config._attn_implementation)
     student.load_state_dict(parent.state_dict(), strict=False)
     if getattr(config, "num_hidden_groups", None) != 1:  # ALBERT's blocks are one and the same
-        blocks = encoder_layers(parent)
         for block, layer in zip(encoder_layers(student), layers, strict=True):
-            block.load_state_dict(blocks[layer - 1].state_dict(), strict=False)
+            block.load_state_dict(encoder_layers(parent)[layer - 1].state_dict(), strict=False)
     return student
 
 
@@ -71,10 +66,7 @@ def cut_layers(parent: PreTrainedModel, keep: int) -> PreTrainedModel:
 
 
 def reset_head(model: PreTrainedModel) -> PreTrainedModel:
-    """Give a classifier a new random head, drawn as its family draws it; call it after `set_seed`.
-
-    The head is all that is not the encoder: it has another shape in every family.
-    """
+    """Give a classifier a new random head (all that is not the encoder), as its family draws it; after `set_seed`."""
     fresh = type(model)(copy.deepcopy(model.config))
     for name, module in model.named_children():
         if module is not model.base_model:
@@ -92,17 +84,16 @@ def set_dropout(model: PreTrainedModel, probability: float) -> PreTrainedModel:
     """Set every dropout of a model for this training; its config, and so what it is saved with, stays as it is.
 
     Drawing its random numbers is a sixth of a step on a CPU, and in trainings of students as short as ours (a few
-    epochs, the best checkpoint kept) we saw no loss of validation accuracy without it. ModernBERT keeps that of its
-    attention as a number, and none at all as an Identity.
+    epochs, the best checkpoint kept) we saw no loss of validation accuracy without it.
     """
     for module in list(model.modules()):
         if isinstance(module, nn.Dropout):
             module.p = probability
             continue
         for name, value in {**vars(module), **module._modules}.items():
-            if "drop" in name and isinstance(value, float):
+            if "drop" in name and isinstance(value, float):  # ModernBERT's attention keeps its own as a number
                 setattr(module, name, probability)
-            elif "drop" in name and isinstance(value, nn.Identity):
+            elif "drop" in name and isinstance(value, nn.Identity):  # and no dropout as this
                 setattr(module, name, nn.Dropout(probability))
     return model
 

@@ -10,17 +10,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from kdhelpers import runtime
 from kdhelpers.data import hub_message
@@ -34,6 +25,7 @@ OTHER_TASKS = ("TokenClassification", "QuestionAnswering", "MultipleChoice")  # 
 REASONS = {  # what an error of transformers says, and what it means
     "trust_remote_code": "it brings Python code of its own, which is never run here",
     "tiktoken": "its vocabulary is a SentencePiece file: pip install sentencepiece, or add its tokenizer.json",
+    "deserializing": "its weights are damaged: copy or download them again",
 }
 
 
@@ -54,7 +46,7 @@ class LoadedModel:
 @functools.cache
 def _sha256(path: Path, size: int, changed: int) -> str:
     """Hex digest of a file's bytes, computed once a process for each state of the file."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -73,8 +65,7 @@ def _embedded_folder() -> Path:
 def locate(model_id: str) -> str:
     """Turn a name into what `from_pretrained` takes: the embedded backbone's folder, a local folder, or a hub id.
 
-    Raises UserError where the embedded backbone's package is missing or its weights are not the known ones, and
-    where something that looks like a path does not exist.
+    Raises UserError where the embedded backbone is missing or damaged, and for a path that is not there.
     """
     path = _embedded_folder() if model_id == EMBEDDED_BACKBONE else Path(model_id).expanduser()
     if path.is_dir():
@@ -86,12 +77,12 @@ def locate(model_id: str) -> str:
     return model_id
 
 
-def _from_pretrained(auto: Any, what: str, model_id: str, **options) -> Any:
+def _from_pretrained(auto: Any, what: str, model_id: str, **options: Any) -> Any:
     """Load without ever running a repository's own code; whatever goes wrong becomes one sentence."""
     place = locate(model_id)
     try:
         return auto.from_pretrained(place, trust_remote_code=False, **options)
-    except (OSError, HfHubHTTPError, ValueError, RuntimeError, ImportError, LookupError, SafetensorError) as error:
+    except Exception as error:  # of a dozen types, from as many libraries
         text = str(error).strip() or type(error).__name__
         why = next((reason for mark, reason in REASONS.items() if mark in text), None)
         if why is None and not Path(place).is_dir():
@@ -99,30 +90,28 @@ def _from_pretrained(auto: Any, what: str, model_id: str, **options) -> Any:
         raise UserError(f"the {what} {model_id} cannot be loaded: {why or text.splitlines()[0]}") from error
 
 
-def load_config(model_id: str) -> PretrainedConfig:
+def load_config(model_id: str) -> Any:
     """The model's config. Raises UserError where it cannot be had."""
     return _from_pretrained(AutoConfig, "config of", model_id)
 
 
-def load_tokenizer(model_id: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_id: str) -> Any:
     """The model's tokenizer; its `model_max_length`, where truncation cuts, is what the model's positions allow.
 
-    Raises UserError where it is missing, cannot pad, or knows ids for which the model has no embedding.
+    Raises UserError where it is missing, cannot pad, or knows tokens for which the model has no embedding.
     """
-    tokenizer = _from_pretrained(AutoTokenizer, "tokenizer of", model_id)
-    config = load_config(model_id)
+    tokenizer, config = _from_pretrained(AutoTokenizer, "tokenizer of", model_id), load_config(model_id)
     vocabulary = tokenizer.get_vocab()
+    beyond = [token for token, index in vocabulary.items() if index >= getattr(config, "vocab_size", index + 1)]
+    wrong = None
     if len(vocabulary) < len(tokenizer.all_special_tokens) + 5:  # transformers makes an empty one out of nothing
-        raise UserError(f"{model_id} has no vocabulary: tokenizer.json (or vocab.txt) is missing beside its weights")
-    rows = getattr(config, "vocab_size", None) or max(vocabulary.values()) + 1
-    beyond = [token for token, index in vocabulary.items() if index >= rows]
-    if beyond:
-        raise UserError(
-            f"the tokenizer of {model_id} has {len(beyond)} tokens more than the model has embeddings ({rows}), "
-            f"e.g. {beyond[0]!r}: resize the model's embeddings, or take the tokenizer that belongs to it"
-        )
-    if tokenizer.pad_token is None:
-        raise UserError(f"the tokenizer of {model_id} has no padding token: take an encoder such as BERT")
+        wrong = "is empty: tokenizer.json, or the vocabulary's file, is missing"
+    elif beyond:
+        wrong = f"has {len(beyond)} tokens that the model has no embedding for, e.g. {beyond[0]!r}: resize the model's"
+    elif tokenizer.pad_token is None:
+        wrong = "has no padding token: take an encoder such as BERT"
+    if wrong:
+        raise UserError(f"the tokenizer of {model_id} {wrong}")
     tokenizer.model_max_length = usable_length(tokenizer, config)
     return tokenizer
 
@@ -136,80 +125,69 @@ def hub_revision(model_id: str) -> str | None:
 
 
 def load_classifier(model_id: str, label_names: list[str] | None, what: str = "teacher") -> LoadedModel:
-    """Load a sequence classifier in fp32; a bare encoder gets a random head with `label_names`.
+    """Load a sequence classifier in fp32; a bare encoder gets a random head with `label_names` (None: its own).
 
-    `label_names` None keeps the labels that the model brings. transformers leaves weights random that it does not
-    find; here only a head (and the pooler before it) may be. Raises UserError for any other weight that is missing,
-    does not fit or is no number, for layers that the config leaves out, and for a model of another task.
+    transformers leaves weights random that it does not find: only a head, with its pooler, may be. Raises UserError
+    for another weight that is missing, does not fit or is no number, for unused layers, and for another task.
     """
-    config = load_config(model_id)
-    architectures = " ".join(config.architectures or [])
+    who = f"the {what} {model_id}"
+    architectures = " ".join(load_config(model_id).architectures or [])
     if any(task in architectures for task in OTHER_TASKS):
-        raise UserError(f"the {what} {model_id} is a {architectures}: take a sequence classifier or a bare encoder")
-    options = dict(runtime.attention_options())
-    labels = {}
+        raise UserError(f"{who} is a {architectures}: take a sequence classifier or a bare encoder")
+    options: dict = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     if label_names is not None and "SequenceClassification" not in architectures:
-        labels = label_maps(label_names)
-    model, report = _from_pretrained(
-        AutoModelForSequenceClassification, what, model_id, output_loading_info=True, ignore_mismatched_sizes=True,
-        dtype=torch.float32, **options, **labels,
-    )  # fmt: skip
-    require_single_label(model.config, f"the {what} {model_id}")
-    output = _check_weights(model, report, f"the {what} {model_id}")
+        options |= label_maps(label_names)
+    options |= runtime.attention_options()
+    model, report = _from_pretrained(AutoModelForSequenceClassification, what, model_id, **options)
+    require_single_label(model.config, who)
     missing, unused = (tuple(sorted(report[key])) for key in ("missing_keys", "unexpected_keys"))
-    return LoadedModel(model, output not in missing, hub_revision(model_id), missing, unused)
+    for name, has, needs in report["mismatched_keys"]:
+        raise UserError(f"{who}: {name} has the shape {tuple(has)}, its config.json asks for {tuple(needs)}")
+    loaded = LoadedModel(model, _output_layer(model) not in missing, hub_revision(model_id), missing, unused)
+    _check_weights(loaded, who)
+    return loaded
 
 
-def require_single_label(config: PretrainedConfig, who: str) -> None:
+def require_single_label(config: Any, who: str) -> None:
     """Raise UserError unless a classifier chooses one of two or more labels: nothing else is distilled here."""
     task = config.problem_type or "single_label_classification"
     if task != "single_label_classification" or config.num_labels < 2:
         raise UserError(f"{who} is for {task} with {config.num_labels} outputs: only one label out of several is done")
 
 
-def _check_weights(model: PreTrainedModel, report: dict, who: str) -> str:
-    """Hold a checkpoint against its model, weight by weight; returns the name of the output layer's weight."""
-    wanted, missing = list(model.state_dict()), set(report["missing_keys"])
-    for name, has, needs in sorted(report["mismatched_keys"]):
-        raise UserError(f"{who}: {name} has the shape {tuple(has)}, its config.json asks for {tuple(needs)}")
+def _output_layer(model: PreTrainedModel) -> str:
+    """The name of the weight that gives the logits: the last one outside the encoder."""
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    return [f"{name}.weight" for name in linear if not name.startswith(f"{model.base_model_prefix}.")][-1]
+
+
+def _check_weights(loaded: LoadedModel, who: str) -> None:
+    """Hold a checkpoint against its model, weight by weight. Raises UserError."""
+    model, names = loaded.model, list(loaded.model.state_dict())
     body = f"{model.base_model_prefix}."
-    output = [f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    output = [name for name in output if not name.startswith(body)][-1]
-    may_miss = [name for name in wanted if output in missing and (not name.startswith(body) or "pooler." in name)]
-    lost = sorted(missing.difference(may_miss))
+    lost = [n for n in loaded.missing if loaded.has_head or n.startswith(body) and "pooler." not in n]
     if lost:
-        other = next((name for name in report["unexpected_keys"] if name.endswith(lost[0])), None)
-        hint = f"; it is there as {other}: save the model without its wrapper" if other else ""
-        found = len(set(wanted) - missing)
-        raise UserError(f"{who}: {found} of {len(wanted)} weights were found, {lost[0]} is missing{hint}")
-    stacks = [name for name, part in model.base_model.named_children() if _has_layers(part)]
-    surplus = [n for n in report["unexpected_keys"] if n.removeprefix(body).split(".")[0] in stacks]
+        found = f"{len(names) - len(loaded.missing)} of {len(names)} weights were found, {lost[0]} is missing"
+        others = [f", it is there as {name}: save the model itself" for name in loaded.unused if name.endswith(lost[0])]
+        raise UserError(f"{who}: {found}{''.join(others[:1])}")
+    parts = model.base_model.named_children()
+    stacks = [name for name, part in parts if any(isinstance(module, nn.ModuleList) for module in part.modules())]
+    surplus = [name for name in loaded.unused if name.removeprefix(body).split(".")[0] in stacks]
     if surplus:
         raise UserError(f"{who}: {len(surplus)} weights of layers that config.json leaves out, e.g. {surplus[0]}")
     bad = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if bad:
-        raise UserError(f"{who}: {len(bad)} of {len(wanted)} weights hold NaN or infinity, e.g. {bad[0]}")
-    return output
+        raise UserError(f"{who}: {len(bad)} of {len(names)} weights hold NaN or infinity, e.g. {bad[0]}")
 
 
-def _has_layers(part: nn.Module) -> bool:
-    return any(isinstance(module, nn.ModuleList) for module in part.modules())
-
-
-def label_maps(label_names: list[str]) -> dict:
-    """The three config entries for labels, ids as ints in both directions (the article makes them strings)."""
-    return {
-        "num_labels": len(label_names),
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: index for index, name in enumerate(label_names)},
-    }
+def label_maps(label_names: list[str]) -> dict[str, dict]:
+    """Both config entries for labels, with ids as ints (the article makes them strings)."""
+    named = dict(enumerate(label_names))
+    return {"id2label": named, "label2id": {name: index for index, name in named.items()}}
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """A short hash of every weight and of the configuration: changes whenever the model's answers can.
-
-    Left out is what a config says about the file, the kernels and the task's name; each weight is read where it lies.
-    """
+    """A short hash of every weight, read where it lies, and of the configuration, less what it says of the file."""
     aside = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "problem_type")
     config = {name: value for name, value in model.config.to_dict().items() if name not in aside}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())

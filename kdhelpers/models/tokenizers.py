@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedTokenizerFast
 
 from kdhelpers.errors import UserError
 
@@ -55,13 +56,8 @@ class TokenizerReport:
         return "\n".join([*lines, "verdict     " + ("the tokenizers agree" if self.agree else "they do not agree")])
 
 
-def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A short hash of every token with its id."""
-    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:12]
-
-
-def usable_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig | None) -> int:
-    """How many tokens, special ones included, tokenizer and model allow.
+def usable_length(tokenizer: Any, config: Any) -> int:
+    """How many tokens, special ones included, tokenizer and model (None: any) allow.
 
     RoBERTa's kin never use the positions up to the padding's: 514 of them read 512 tokens.
     """
@@ -69,92 +65,74 @@ def usable_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig |
     positions = getattr(config, "max_position_embeddings", None) or 0
     if positions > 0:
         with torch.device("meta"):  # shapes without weights
-            body = AutoModel.from_config(config)
-        tables = [part for name, part in body.named_modules() if name.endswith("position_embeddings")]
-        unused = [part.padding_idx + 1 for part in tables if getattr(part, "padding_idx", None) is not None]
-        limits.append(positions - max(unused, default=0))
+            parts = AutoModel.from_config(config).named_modules()
+        padding = [getattr(part, "padding_idx", None) for name, part in parts if name.endswith("position_embeddings")]
+        limits.append(positions - max((index + 1 for index in padding if index is not None), default=0))
     return min(limits)
 
 
 def compare_tokenizers(
-    teacher: PreTrainedTokenizerBase,
-    student: PreTrainedTokenizerBase,
-    teacher_config: PretrainedConfig | None = None,
-    student_config: PretrainedConfig | None = None,
-    texts: tuple[str, ...] = (),
+    teacher: Any, student: Any, teacher_config: Any = None, student_config: Any = None, texts: tuple[str, ...] = ()
 ) -> TokenizerReport:
     """Compare whole vocabularies, special ids, casing and the ids of a probe corpus (plus your `texts`).
 
     One sample sentence proves nothing about a rare token it does not hold, and comparing the tokenizers' whole
     output fails for equal tokenizers where only one returns token_type_ids; this compares what matters.
     """
-    problems = [
-        *_vocabulary_problems(teacher.get_vocab(), student.get_vocab()),
-        *_special_problems(teacher, student),
-        *_reading_problems(teacher, student, (*PROBE_CORPUS, *texts)),
-    ]
-    remarks = []
+    both, remarks = (teacher, student), []
+    ours, theirs = (each.get_vocab() for each in both)
     extra = sorted(set(teacher.model_input_names) ^ set(student.model_input_names))
     if extra:
         remarks.append(f"only one of them returns {', '.join(extra)}; each model is fed what it reads")
-    limits = [usable_length(teacher, teacher_config), usable_length(student, student_config)]
+    limits = [usable_length(*each) for each in ((teacher, teacher_config), (student, student_config))]
     if limits[0] != limits[1]:
         remarks.append(f"the teacher reads up to {limits[0]} tokens, the student {limits[1]}: the smaller counts")
-    sizes, hashes = zip(*((len(each.get_vocab()), vocabulary_hash(each)) for each in (teacher, student)), strict=True)
-    return TokenizerReport(*sizes, *hashes, min(limits), problems, remarks)
+    problems = [*_vocabulary_problems(ours, theirs), *_reading_problems(both, (*PROBE_CORPUS, *texts))]
+    for name in ("cls", "sep", "pad", "unk", "mask"):
+        a, b = (getattr(each, f"{name}_token_id", None) for each in both)
+        if a != b:
+            problems.append(f"the [{name.upper()}] id is {a} for the teacher, {b} for the student")
+    hashes = [hashlib.sha256(json.dumps(sorted(each.items())).encode()).hexdigest()[:12] for each in (ours, theirs)]
+    return TokenizerReport(len(ours), len(theirs), hashes[0], hashes[1], min(limits), problems, remarks)
 
 
 def _vocabulary_problems(ours: dict[str, int], theirs: dict[str, int]) -> Iterator[str]:
     tokens = ours.keys() | theirs.keys()
-    different = sorted((token for token in tokens if ours.get(token) != theirs.get(token)), key=lambda t: (len(t), t))
+    different = sorted((t for t in tokens if ours.get(t) != theirs.get(t)), key=lambda token: (len(token), token))
+    shown = [f"{t!r}: teacher {ours.get(t, 'none')}, student {theirs.get(t, 'none')}" for t in different[-3:]]
     if different:
-        shown = "; ".join(
-            f"{token!r}: teacher {ours.get(token, 'none')}, student {theirs.get(token, 'none')}"
-            for token in different[-3:]
-        )
-        yield f"{len(different):,} of {len(tokens):,} tokens have another id or are missing, e.g. {shown}"
+        yield f"{len(different):,} of {len(tokens):,} tokens have another id or are missing, e.g. {'; '.join(shown)}"
 
 
-def _special_problems(teacher, student) -> Iterator[str]:
-    for name in ("cls", "sep", "pad", "unk", "mask"):
-        a, b = (getattr(tokenizer, f"{name}_token_id", None) for tokenizer in (teacher, student))
-        if a != b:
-            yield f"the [{name.upper()}] id is {a} for the teacher, {b} for the student"
-
-
-def _reading_problems(teacher, student, texts: tuple[str, ...]) -> Iterator[str]:
+def _reading_problems(both: tuple[Any, Any], texts: tuple[str, ...]) -> Iterator[str]:
     for text in texts:
-        a, b = (each(text, truncation=False, verbose=False)["input_ids"] for each in (teacher, student))
+        a, b = (each(text, truncation=False, verbose=False)["input_ids"] for each in both)
         if a != b:
             at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-            yield (
-                f"{text[:40]!r} is read differently from token {at} on: "
-                f"teacher {teacher.convert_ids_to_tokens(a[at : at + 3])}, "
-                f"student {student.convert_ids_to_tokens(b[at : at + 3])}"
-            )
+            read = [each.convert_ids_to_tokens(ids[at : at + 3]) for each, ids in zip(both, (a, b), strict=True)]
+            yield f"{text[:40]!r} is read differently from token {at} on: teacher {read[0]}, student {read[1]}"
             break
-    lower = [each("Aa")["input_ids"] == each("aa")["input_ids"] for each in (teacher, student)]
+    lower = [each("Aa")["input_ids"] == each("aa")["input_ids"] for each in both]
     if lower[0] != lower[1]:
-        yield "the {} lower-cases its text, the {} does not".format(*["teacher", "student"][:: 1 if lower[0] else -1])
+        does, does_not = ("teacher", "student") if lower[0] else ("student", "teacher")
+        yield f"the {does} lower-cases its text, the {does_not} does not"
 
 
 def require_same_tokenizer(report: TokenizerReport) -> None:
     """Raise UserError where the student would read other tokens than the teacher."""
     if not report.agree:
-        raise UserError(
-            "teacher and student do not share a tokenizer, so logits and input would not belong together: "
-            + report.problems[0]
-        )
+        why = "teacher and student do not share a tokenizer, so logits and input would not belong together"
+        raise UserError(f"{why}: {report.problems[0]}")
 
 
-def _state(tokenizer: PreTrainedTokenizerBase) -> dict:
-    """A tokenizer's insides. Raises UserError for one in Python, which has no such description."""
+def _state(tokenizer: Any) -> dict:
+    """What tokenizer.json says. Raises UserError for a tokenizer that has none, being written in Python."""
     if not tokenizer.is_fast:
-        raise UserError(f"{type(tokenizer).__name__} is a slow tokenizer, without a tokenizer.json: use a fast one")
+        raise UserError(f"{type(tokenizer).__name__} is a slow tokenizer, without a tokenizer.json: take a fast one")
     return json.loads(tokenizer.backend_tokenizer.to_str())
 
 
-def swap_tokens(tokenizer: PreTrainedTokenizerBase, a: str, b: str) -> PreTrainedTokenizerFast:
+def swap_tokens(tokenizer: Any, a: str, b: str) -> PreTrainedTokenizerFast:
     """A copy of a WordPiece or BPE tokenizer in which two tokens have changed ids: the smallest mismatch there is."""
     state = _state(tokenizer)
     vocabulary = state["model"]["vocab"]
@@ -162,22 +140,18 @@ def swap_tokens(tokenizer: PreTrainedTokenizerBase, a: str, b: str) -> PreTraine
     return rebuilt_tokenizer(tokenizer, state)
 
 
-def cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
+def cased(tokenizer: Any) -> PreTrainedTokenizerFast:
     """A copy of a BERT tokenizer that no longer lower-cases its text, over the same vocabulary."""
     state = _state(tokenizer)
     state["normalizer"]["lowercase"] = False
     return rebuilt_tokenizer(tokenizer, state)
 
 
-def rebuilt_tokenizer(tokenizer: PreTrainedTokenizerBase, state: dict) -> PreTrainedTokenizerFast:
+def rebuilt_tokenizer(tokenizer: Any, state: dict) -> PreTrainedTokenizerFast:
     """A tokenizer with the special tokens and settings of `tokenizer`, and the insides that `state` describes.
 
-    `state` is the tokenizer.json, added tokens included.
+    `state` is what tokenizer.json holds, added tokens included.
     """
-    kept = ("model_max_length", "model_input_names", "padding_side", "truncation_side")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
-        **{name: getattr(tokenizer, name) for name in kept},
-        **tokenizer.special_tokens_map,
-        extra_special_tokens=tokenizer.extra_special_tokens,
-    )
+    kept = ("model_max_length", "model_input_names", "padding_side", "truncation_side", "extra_special_tokens")
+    settings = {name: getattr(tokenizer, name) for name in kept} | tokenizer.special_tokens_map
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **settings)
