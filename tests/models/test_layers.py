@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, set_seed
+from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from kdhelpers import models
 from kdhelpers.errors import UserError
@@ -184,6 +184,13 @@ def test_every_family_with_layers_of_its_own_shows_them(family):
         block.register_forward_hook(lambda module, *_: seen.append(module))
     answers(model, encoded(family))
     assert seen == list(blocks)
+
+
+def test_a_family_without_a_single_list_of_layers_is_refused_in_a_sentence():
+    options = {"vocab_size": 50, "d_model": 16, "d_head": 8, "n_head": 2, "d_inner": 16, "block_sizes": [2, 1, 1]}
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("funnel", **options))
+    with pytest.raises(UserError):
+        models.cut_layers(model, 1)
 
 
 @pytest.mark.parametrize("keep", [0, 3])

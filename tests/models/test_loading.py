@@ -150,6 +150,18 @@ def test_a_classifier_without_its_pooler_is_refused(folder):
     refused(folder, "pooler")
 
 
+@pytest.mark.parametrize("there", ["", "cls_head"])
+def test_a_classifier_whose_head_is_gone_or_renamed_is_refused(there, folder):
+    def change(weights):
+        head = {name: weights.pop(name) for name in list(weights) if name.startswith("classifier")}
+        if there:
+            weights |= {name.replace("classifier", there): weight for name, weight in head.items()}
+        return weights
+
+    rewrite(folder, change)
+    refused(folder, "classifier")
+
+
 @pytest.mark.parametrize("lost", ["pre_classifier", "pooler", "classifier.dense"])
 def test_half_a_head_is_refused(lost, tmp_path):
     name = {"pre_classifier": "distilbert", "pooler": "deberta-v2", "classifier.dense": "roberta"}[lost]
@@ -258,6 +270,15 @@ def test_code_that_comes_with_a_model_is_never_run(folder):
     (folder / "code.py").write_text("raise SystemExit('this code ran')\n")
     edit_config(folder, auto_map={"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"})
     assert type(models.load_classifier(str(folder), None).model).__name__ == "BertForSequenceClassification"
+
+
+def test_nobody_is_asked_whether_code_may_run(folder, monkeypatch):
+    ran = folder / "ran"
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    edit_config(folder, model_type="nonesuch", auto_map={"AutoConfig": "code.Config"})
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    refused(folder)
+    assert not ran.exists()
 
 
 def test_a_path_that_is_none_is_told_from_a_hub_id(tmp_path):
