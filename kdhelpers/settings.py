@@ -109,11 +109,8 @@ class RunSettings:
     trainer_options: dict = dataclasses.field(default_factory=dict)  # other TrainingArguments fields, both students'
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, check = getattr(self, field.name), field.metadata.get("check")
-            wrong = check(value) if check and value is not None else None
-            if wrong:
-                raise UserError(f"{field.name.replace('_', ' ')} {wrong}, not {value}")
+        for name in OPTIONS:
+            check_option(name, getattr(self, name))
 
     @property
     def source(self) -> str:
@@ -178,6 +175,14 @@ SET_BY_DISTILL = {
     "resume_from_checkpoint": "--resume", "use_cpu": None, "disable_tqdm": None, "warmup_steps": "--warmup",
     "warmup_ratio": "--warmup", "auto_find_batch_size": None, "torch_compile": None,
 }  # fmt: skip
+
+
+def check_option(name: str, value: typing.Any) -> None:
+    """Raise UserError unless `value` is one that the option `name` can have."""
+    check = OPTIONS[name].metadata["check"]
+    wrong = check(value) if check and value is not None else None
+    if wrong:
+        raise UserError(f"{name.replace('_', ' ')} {wrong}, not {value}")
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str | None:
