@@ -115,7 +115,9 @@ class RunSettings:
         for name in OPTIONS:
             check_option(name, getattr(self, name))
         if self.hidden_states != "none" and self.dropout:
-            raise UserError("--hidden-states trains without dropout, whose noise would be imitated: leave --dropout out")
+            raise UserError(
+                "--hidden-states trains without dropout, whose noise would be imitated: leave --dropout out"
+            )
 
     @property
     def source(self) -> str:
@@ -326,7 +328,9 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
     name = str(given.get("recipe", "movie-snippets"))
     if name not in RECIPES:
         near = nearest(name, RECIPES)
-        raise UserError(f"no recipe {name!r}: " + (f"did you mean {near}?" if near else f"there are {', '.join(RECIPES)}"))
+        raise UserError(
+            f"no recipe {name!r}: " + (f"did you mean {near}?" if near else f"there are {', '.join(RECIPES)}")
+        )
     values = dict(RECIPES[name])
     if "train" in given and "dataset_id" in given:
         raise UserError("give --train or --dataset-id, not both")

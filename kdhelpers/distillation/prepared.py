@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from kdhelpers import __version__, data, evaluation, models, runtime, storage
 from kdhelpers.distillation.hidden_states import HiddenStatesLoss
 from kdhelpers.distillation.teacher_logits import add_teacher_logits, table_hash
-from kdhelpers.distillation.trainer import check_task
 from kdhelpers.distillation.training import Fit, Training, fit, load_fit, ready_to_train, rehearse, save_fit
 from kdhelpers.errors import UserError
 from kdhelpers.runtime import Machine
@@ -97,9 +96,7 @@ def prepare(settings: RunSettings | None = None, folder: Path | None = None, ans
     with runtime.first_process_first():
         tables = prepared.splits["train"], prepared.teacher_splits["train"]
         table, seconds = add_teacher_logits(*tables, prepared.teacher, prepared.teacher_tokenizer, machine)
-    return dataclasses.replace(
-        prepared, splits=DatasetDict(prepared.splits | {"train": table}), logits_seconds=seconds
-    )
+    return dataclasses.replace(prepared, splits=DatasetDict(prepared.splits | {"train": table}), logits_seconds=seconds)
 
 
 def _rows_and_teacher(settings: RunSettings) -> tuple[data.Rows, models.LoadedModel]:
@@ -112,11 +109,14 @@ def _rows_and_teacher(settings: RunSettings) -> tuple[data.Rows, models.LoadedMo
     log.info("rows: %s", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
     set_seed(settings.seed)
     loaded = models.load_classifier(settings.teacher, rows.label_names)
-    check_task(loaded.model, "teacher")
     models.align_labels(loaded, rows.label_names)
     if not counts["labelled"] and (settings.alpha > 0 or not loaded.has_head):
-        needs = f"--alpha {settings.alpha:g} weighs labels" if loaded.has_head else "a bare teacher is fine-tuned on them"
-        raise UserError(f"no training row has a label, but {needs}: label some, or take a fine-tuned teacher and --alpha 0")
+        needs = (
+            f"--alpha {settings.alpha:g} weighs labels" if loaded.has_head else "a bare teacher is fine-tuned on them"
+        )
+        raise UserError(
+            f"no training row has a label, but {needs}: label some, or take a fine-tuned teacher and --alpha 0"
+        )
     names = [str(name) for name in loaded.model.config.id2label.values()]
     return dataclasses.replace(rows, label_names=names), loaded
 
@@ -147,12 +147,24 @@ def check_students(prepared: Prepared) -> None:
     """Build the student once and throw it away: what is wrong with it, or with its options, shows before training."""
     settings = prepared.settings
     student = build_student(settings, prepared.teacher, prepared.label_names)
-    check_task(student, "student")
     if settings.hidden_states != "none":
         HiddenStatesLoss(settings.hidden_states, student.to(prepared.machine.device), prepared.teacher)
     if settings.trainer_options:
-        few = {name: part.select(range(min(len(part), 2 * prepared.machine.processes))) for name, part in prepared.splits.items()}
-        rehearse(student, Training("rehearsal", few["train"], prepared.tokenizer, on_labels(settings), prepared.machine, few.get("validation")))
+        few = {
+            name: part.select(range(min(len(part), 2 * prepared.machine.processes)))
+            for name, part in prepared.splits.items()
+        }
+        rehearse(
+            student,
+            Training(
+                "rehearsal",
+                few["train"],
+                prepared.tokenizer,
+                on_labels(settings),
+                prepared.machine,
+                few.get("validation"),
+            ),
+        )
 
 
 def labelled(rows: Dataset) -> Dataset:

@@ -74,5 +74,7 @@ def label(settings: RunSettings, output: Path, shard_rows: int, rank: int = 0, w
     if joined:
         log.info("all %d rows are labelled, for every later distill with this teacher", len(rows))
     else:
-        log.info("not joined: shards are missing in %s; when all are there, run this once more by itself", shards_folder)
+        log.info(
+            "not joined: shards are missing in %s; when all are there, run this once more by itself", shards_folder
+        )
     return joined

@@ -67,7 +67,9 @@ def add_teacher_logits(
     column, seconds = read_cached(folder, len(rows)), 0.0
     if column is None:
         started = time.perf_counter()
-        column = as_column(models.predict_logits(teacher, teacher_rows, tokenizer, machine, progress="teacher's logits"))
+        column = as_column(
+            models.predict_logits(teacher, teacher_rows, tokenizer, machine, progress="teacher's logits")
+        )
         seconds = time.perf_counter() - started
         write_folder(folder, column.save_to_disk)
         log.info("teacher's logits for %d rows: made in %.0f s and cached", len(rows), seconds)

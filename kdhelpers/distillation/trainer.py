@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from kdhelpers import models
 from kdhelpers.data import TEACHER_LOGITS
 from kdhelpers.distillation.hidden_states import HiddenStatesLoss, look_inside
 from kdhelpers.distillation.losses import distillation_loss, hard_label_loss
@@ -27,7 +28,9 @@ class DistillationTrainingArguments(TrainingArguments):
 
     alpha: float = field(default=0.5, metadata={"help": "Weight of the labels' loss; 1 - alpha goes to the teacher."})
     temperature: float = field(default=2.0, metadata={"help": "Softens teacher and student logits alike; > 0."})
-    hidden_states: str = field(default="none", metadata={"help": "none, pkd, tinybert or minilm: see HiddenStatesLoss."})
+    hidden_states: str = field(
+        default="none", metadata={"help": "none, pkd, tinybert or minilm: see HiddenStatesLoss."}
+    )
     hidden_states_weight: float = field(default=1.0, metadata={"help": "Weight of that loss, on top of the others."})
 
     def __post_init__(self):
@@ -70,14 +73,6 @@ class ShuffledLengthSampler(LengthGroupedSampler):
         return iter([row for batch in batches for row in batch])
 
 
-def check_task(model: PreTrainedModel, what: str) -> None:
-    """Raise UserError unless `model` gives each text one of two classes or more: what a softmax is for."""
-    kind, labels = model.config.problem_type, model.config.num_labels
-    if labels < 2 or kind not in (None, "single_label_classification"):
-        found = f"{labels} output(s)" + (f" and problem_type {kind!r}" if kind else "")
-        raise UserError(f"the {what} has {found}: only models that choose one of several classes can be distilled")
-
-
 class DistillationTrainer(Trainer):
     """Trains a student on labels and on a teacher's logits.
 
@@ -97,13 +92,13 @@ class DistillationTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
         student = self.accelerator.unwrap_model(self.model)
-        check_task(student, "student")
+        models.require_single_label(student.config, "the student")
         self.teacher = teacher
         kind = self.args.hidden_states
         if teacher is None and kind != "none":
             raise UserError(f"hidden_states is {kind!r}, which needs the live teacher: pass teacher=")
         if teacher is not None:
-            check_task(teacher, "teacher")
+            models.require_single_label(teacher.config, "the teacher")
             ours, theirs = student.config.num_labels, teacher.config.num_labels
             if ours != theirs:
                 raise UserError(f"the teacher has {theirs} labels, the student {ours}")
@@ -134,7 +129,9 @@ class DistillationTrainer(Trainer):
         own = _read_by(self.accelerator.unwrap_model(model), inputs)
         outputs, inside = look_inside(model, own) if deep else (model(**own), [])
         if model.training:
-            teacher, teacher_inside = self._run_teacher(inputs) if deep or self._teacher_is_asked(inputs) else (None, [])
+            teacher, teacher_inside = (
+                self._run_teacher(inputs) if deep or self._teacher_is_asked(inputs) else (None, [])
+            )
             answers = inputs.get(TEACHER_LOGITS) if teacher is None else teacher.logits
             numbers = {"temperature": args.temperature, "label_smoothing": args.label_smoothing_factor}
             loss = distillation_loss(outputs.logits, answers, labels, alpha=args.alpha, **numbers)

@@ -26,7 +26,11 @@ TEMPLATES = (  # what is asked, what must hold, one text or two
     ("contrast", "negative", "I expected a {good} {thing}, but it is {bad}."),
     ("intensifiers", "down", "The {thing} is a bit {bad}.", "The {thing} is utterly {bad}."),
     ("intensifiers", "up", "The {thing} is a bit {good}.", "The {thing} is utterly {good}."),
-    ("names swapped", "same", *(f"{{{name}}} plays the lead, and the result is {{word}}." for name in ("one", "other"))),
+    (
+        "names swapped",
+        "same",
+        *(f"{{{name}}} plays the lead, and the result is {{word}}." for name in ("one", "other")),
+    ),
     ("typos", "same", SENTENCE, SENTENCE.replace("{word}", "{typo}")),
     ("typos", "same", SENTENCE, SENTENCE.replace("family", "fmaily")),
 )

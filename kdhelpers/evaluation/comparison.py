@@ -80,7 +80,7 @@ def paired(
     """
     correct_a, correct_b = np.asarray(predictions_a) == labels, np.asarray(predictions_b) == labels
     per_row = correct_a.astype(float) - correct_b
-    (low, high), p = bootstrap_interval(per_row[None]), mcnemar_p(correct_a, correct_b)
+    (low, high), p = bootstrap_interval(per_row), mcnemar_p(correct_a, correct_b)
     difference, rows = float(per_row.mean()), len(labels)
     gained, lost = int((per_row > 0).sum()), int((per_row < 0).sum())
     facts = (
@@ -98,11 +98,12 @@ def paired(
 
 
 def bootstrap_interval(table: np.ndarray, resamples: int = 9999) -> tuple[float, float]:
-    """95 % interval of the mean of paired differences (-1, 0 or 1), [seeds, rows], and never of width 0.
+    """95 % interval of the mean of paired differences (-1, 0 or 1), [rows] or [seeds, rows]; never of width 0.
 
     A hierarchical percentile bootstrap (Efron and Tibshirani 1993): seeds are drawn again, and rows, the same for
     every seed. Where all values are equal, it is as wide as the share of others that so many rows may hide at 95 %.
     """
+    table = np.atleast_2d(table)
     seeds, rows = table.shape
     first = float(table.flat[0])
     if (table == first).all():

@@ -12,26 +12,28 @@ from kdhelpers.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def check_teacher(logits: np.ndarray, labels: np.ndarray, label_names: list[str], accept: bool = False) -> None:
-    """Raise UserError for a teacher that a student should not learn from. `logits` [rows, classes], `labels` [rows].
+def check_teacher(logits: np.ndarray, labels: np.ndarray, label_names: list[str], accept: bool = False) -> float:
+    """The teacher's accuracy on labelled rows. Raises UserError for a teacher that a student should not learn from.
 
     Refused are logits that are not finite, labels that look swapped (another assignment of the names would be far
     better: a teacher with swapped names loads without a word), and answers that have nothing to do with the labels
     (permutation test at 5 %). A teacher without a mistake always passes, and so does one on rows that are too few
-    to tell. With `accept` the last two are said, not raised. Rows without a label (below 0) are left out.
+    to tell. With `accept` the last two are said, not raised. `logits` [rows, classes], `labels` [rows]; rows without a
+    label (below 0) are left out, and without any the accuracy is NaN.
     """
     if not np.isfinite(logits).all():
         raise UserError("the teacher's logits hold NaN or infinite values: its weights are damaged, load others")
     known = labels >= 0
     if not known.any():
         log.info("no labelled row: whether the teacher is right cannot be checked")
-        return
+        return float("nan")
     confusion = confusion_matrix(logits[known].argmax(-1), labels[known], labels=range(len(label_names)))
     problem = _swapped(confusion, label_names) or _guessing(confusion)
     if problem and not accept:
         raise UserError(f"{problem}; --accept-teacher distils it all the same")
     if problem:
         log.info("accepted: %s", problem)
+    return float(np.trace(confusion) / confusion.sum())
 
 
 def _swapped(confusion: np.ndarray, label_names: list[str]) -> str | None:
@@ -43,7 +45,9 @@ def _swapped(confusion: np.ndarray, label_names: list[str]) -> str | None:
     if better < 2 * as_named or stats.binomtest(as_named, max(1, better + as_named)).pvalue > 0.01:
         return None
     rows, right = int(confusion.sum()), int(np.trace(confusion))
-    swaps = ", ".join(f"{label_names[a]!r} as {label_names[b]!r}" for a, b in zip(said[moved], meant[moved], strict=True))
+    swaps = ", ".join(
+        f"{label_names[a]!r} as {label_names[b]!r}" for a, b in zip(said[moved], meant[moved], strict=True)
+    )
     return (
         f"the teacher's labels look swapped: {100 * right / rows:.1f} % of {rows} rows are right, but "
         f"{100 * (right - as_named + better) / rows:.1f} % with {swaps}: correct id2label and label2id in its config.json"

