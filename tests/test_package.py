@@ -13,7 +13,7 @@ import kdhelpers as kd
 
 PACKAGE = Path(kd.__file__).parent
 NOT_YET = {
-    "deployment", "sagemaker", "models", "data", "evaluation", "distillation", "cli", "settings", "runtime",
+    "sagemaker", "models", "data", "evaluation", "distillation", "cli", "settings", "runtime",
     "__main__",
 }  # fmt: skip
 
