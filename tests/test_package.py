@@ -13,7 +13,7 @@ import kdhelpers as kd
 
 PACKAGE = Path(kd.__file__).parent
 NOT_YET = {
-    "deployment", "models", "evaluation", "distillation", "cli", "runtime",
+    "models", "evaluation", "distillation", "cli", "runtime",
     "__main__",
 }  # fmt: skip
 

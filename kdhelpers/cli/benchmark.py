@@ -1,251 +1,133 @@
-"""What a student costs: seconds of training, switch by switch, and milliseconds an answer."""
+"""`python -m kdhelpers benchmark`: size, milliseconds an answer and accuracy of PyTorch and ONNX models."""
 
 import argparse
 import dataclasses
+import functools
 import json
 import logging
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import torch
-from transformers import set_seed
 
-from kdhelpers import data, files, fitting, latency, models, plots, report, train
-from kdhelpers.console import Parser
+from kdhelpers import data, deployment, storage
+from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
-from kdhelpers.logits import add_teacher_logits, predict_logits
-from kdhelpers.recipes import MOVIE_SNIPPETS
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Rung:
-    """One way of training the same student on the same rows. Each rung of the ladder turns one more switch."""
-
-    name: str
-    live_teacher: bool = True
-    by_length: bool = False
-    precision: str = "fp32"
-    frozen_embeddings: bool = False
-    attention: str = "sdpa"  # transformers' default
-    dropout: float | None = None  # None: as the model came
-
-
-def training_ladder() -> list[Rung]:
-    """From the article's way of training to ours, one switch at a time (Trainer's default optimizer throughout)."""
-    rungs = [Rung("the article's way: live teacher, fp32, random batches")]
-
-    def turn(name, **switch):
-        rungs.append(dataclasses.replace(rungs[-1], name=name, **switch))
-
-    turn("+ teacher's logits cached", live_teacher=False)
-    turn("+ batches of like length", by_length=True)
-    if fitting.choose_precision("auto") != "fp32":
-        turn(f"+ {fitting.choose_precision('auto')}", precision=fitting.choose_precision("auto"))
-    turn("+ word embeddings frozen", frozen_embeddings=True)
-    turn("+ no dropout in the student", dropout=0.0)
-    if models.attention_here() != "sdpa":
-        turn("+ plain attention instead of the fused kernel", attention=models.attention_here())
-    return rungs
+# the tables' columns: which figure of a Timing, and how it is shown
+SIZES = {
+    "kind": ("kind", str),
+    "parameters": ("parameters", "{:,}".format),
+    "MB": ("megabytes", "{:.1f}".format),
+    "smaller": ("smaller", "{:.1f}x".format),
+    "accuracy": ("accuracy", "{:.1%}".format),
+}
+SPEEDS = {
+    "p50 ms": ("p50_ms", "{:.2f}".format),
+    "p95 ms": ("p95_ms", "{:.2f}".format),
+    "p50 with tokenizer": ("with_tokeniser_p50_ms", "{:.2f}".format),
+    "a second": ("sentences_per_second", "{:,.0f}".format),
+    "faster": ("faster", "{:.1f}x".format),
+    "95 % interval": ("faster_interval95", lambda pair: "{:.1f} to {:.1f}".format(*pair)),
+}
+MOVED = "benchmark training is now a command of the repository's tools: python -m tests.tools.benchmark_training"
 
 
-def run_rung(rung: Rung, splits, teacher, tokenizer, epochs: float, batch_size: int, seed: int) -> dict:
-    """Train one student; seconds (with the teacher's logits, made anew) and test accuracy."""
-    recipe = MOVIE_SNIPPETS
-    rows, logits_seconds = splits["train"], 0.0
-    teacher.set_attn_implementation(rung.attention)
-    with tempfile.TemporaryDirectory() as folder:
-        if not rung.live_teacher:
-            rows, logits_seconds = add_teacher_logits(
-                rows, teacher, tokenizer, bf16=rung.precision == "bf16", cache=Path(folder)
-            )
-        student = models.student_from_layers(
-            teacher, models.evenly_spaced_layers(models.num_layers(teacher), recipe.student_layers)
-        )
-        if rung.frozen_embeddings:
-            models.freeze_word_embeddings(student)
-        if rung.dropout is not None:
-            models.set_dropout(student, rung.dropout)
-        steps = max(1, round(epochs * fitting.steps_per_epoch(len(rows), batch_size)))
-        arguments = fitting.training_arguments(
-            Path(folder),
-            dataclasses.replace(recipe, batch_size=batch_size),
-            steps=steps,
-            evaluations=1,
-            seed=seed,
-            precision=rung.precision,
-            has_validation=False,
-            options={"save_strategy": "no"} | fitting.length_grouping(rung.by_length),
-        )
-        set_seed(seed)
-        live = teacher if rung.live_teacher else None
-        result = fitting.fit(rung.name, student, rows, None, tokenizer, arguments, teacher=live)
-    predictions = predict_logits(result.model, splits["test"], tokenizer).argmax(-1)
-    return {
-        "rung": rung.name,
-        "seconds": round(logits_seconds + result.seconds, 2),
-        "teacher_logits_seconds": round(logits_seconds, 2),
-        "test_accuracy": float(np.mean(predictions == np.array(splits["test"]["labels"]))),
-    }
+def parser() -> Parser:
+    """The command's options."""
+    options = Parser(prog="python -m kdhelpers benchmark", description=__doc__)
+    add = options.add_argument
+    add("models", nargs="+", metavar="MODEL", help="folder of a run, or of one classifier, trained or exported")
+    add("--threads", type=int, default=torch.get_num_threads(), help="threads for every model")
+    add("--sentences", type=int, default=300, help="how many are timed one by one (default 300)")
+    add("--rows", help="labelled rows to score on: .csv, .tsv, .jsonl, .parquet (default: each run's own test rows)")
+    add("--text-column", default="text", help="their text column (default: text)")
+    add("--label-column", default="label", help="their label column (default: label)")
+    add("--price", type=float, help="dollars an hour: adds dollars per million sentences")
+    add("--output", help="also write the numbers to this JSON file")
+    add("--figure", help="also draw accuracy against latency into this PNG file")
+    return options
 
 
-def benchmark_training(rows: int, epochs: float, batch_size: int, seed: int, rounds: int) -> dict:
-    """The whole ladder on the default recipe's rows and teacher, climbed `rounds` times.
-
-    A rung's seconds are those of its fastest round: whatever else the machine does can only slow a rung down.
-    """
-    settings = train.RunSettings(MOVIE_SNIPPETS, Path("unused"))
-    tokenizer = models.load_tokenizer(MOVIE_SNIPPETS.teacher)
-    all_rows = train.load_rows(settings, None)
-    splits = data.tokenise(all_rows.splits, tokenizer, MOVIE_SNIPPETS.max_length)
-    backbone = models.load_classifier(MOVIE_SNIPPETS.teacher, all_rows.label_names)
-    with tempfile.TemporaryDirectory() as folder:
-        teacher = train.finetune_teacher(settings, backbone, splits, tokenizer, Path(folder)).model
-    splits["train"] = splits["train"].select(range(min(rows, len(splits["train"]))))
-    fastest: dict[str, dict] = {}
-    for number in range(rounds):
-        for rung in training_ladder():
-            result = run_rung(rung, splits, teacher, tokenizer, epochs, batch_size, seed)
-            log.info("round %d of %d, %s: %.0f s", number + 1, rounds, rung.name, result["seconds"])
-            if rung.name not in fastest or result["seconds"] < fastest[rung.name]["seconds"]:
-                fastest[rung.name] = result
-    return {
-        "rows": len(splits["train"]),
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "rounds": rounds,
-        "threads": torch.get_num_threads(),
-        "rungs": list(fastest.values()),
-    }
-
-
-def ladder_lines(result: dict) -> list[str]:
-    """The ladder as a table, each rung beside the first."""
-    first = result["rungs"][0]["seconds"]
-    body = [
-        [
-            rung["rung"],
-            f"{rung['seconds']:.1f}",
-            f"{rung['teacher_logits_seconds']:.1f}",
-            f"{first / rung['seconds']:.1f}x",
-            f"{100 * rung['test_accuracy']:.1f} %",
-        ]
-        for rung in result["rungs"]
-    ]
-    title = (
-        f"{result['rows']:,} rows, {result['epochs']:g} epochs, batch {result['batch_size']}, "
-        f"{result['threads']} threads; seconds of the fastest of {result['rounds']} rounds, teacher's logits included"
-    )
-    return ["", title, *report.text_table(["", "seconds", "of them logits", "speed", "accuracy"], body)]
-
-
-def inference_lines(timings: list[latency.Timing], threads: int, price: float | None) -> list[str]:
-    """Latency, size and accuracy as a table, each model beside the first."""
-    head = [
-        "",
-        "",
-        "MB",
-        "parameters",
-        "accuracy",
-        "p50 ms",
-        "p95 ms",
-        "p50 with tokens",
-        "a second",
-        "faster",
-        "smaller",
-    ]
-    body = []
-    for timing in timings:
-        low, high = timing.faster_interval95
-        faster = "1.0x" if timing is timings[0] else f"{timing.faster:.1f}x ({low:.1f} to {high:.1f})"
-        body.append(
-            [
-                timing.name,
-                timing.kind,
-                f"{timing.megabytes:.1f}",
-                f"{timing.parameters:,}",
-                "" if timing.accuracy is None else f"{100 * timing.accuracy:.1f} %",
-                f"{timing.p50_ms:.2f}",
-                f"{timing.p95_ms:.2f}",
-                f"{timing.with_tokeniser_p50_ms:.2f}",
-                f"{timing.sentences_per_second:,.0f}",
-                faster,
-                f"{timing.smaller:.1f}x",
-            ]
-        )
-        if price:
-            dollars = latency.dollars_per_million(1000 / timing.sentences_per_second, price)
-            body[-1].append(f"${dollars:.2f}")
-    head += ["a million"] if price else []
-    notes = [
-        f"One sentence at a time, threads: {threads}; 'with tokens' is p50 with the tokeniser's time;",
-        f"'a second' is at batch {latency.BATCH}, tokeniser included.",
-        "Ratios are against the first row: medians over the same sentences, with 95 % bootstrap intervals.",
-    ]
-    notes += [f"'a million': sentences at batch {latency.BATCH}, on a machine at ${price:g} an hour."] if price else []
-    return ["", *report.text_table(head, body), *notes]
-
-
-def benchmark_inference(options: argparse.Namespace) -> None:
-    """Time the named models, print the table, write JSON and figure where they were asked for."""
-    if options.threads < 1 or options.sentences < latency.WARM_UP:
-        raise UserError(f"--threads must be at least 1 and --sentences at least {latency.WARM_UP}")
-    if options.rows:
-        rows = files.read_file(options.rows, options.text_column, options.label_column)
-        texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
-    else:
+def labelled_texts(path: str | None, text_column: str, label_column: str) -> tuple[str, list[str], list[str]]:
+    """Where rows come from, their texts and their labels; without a path the test rows of the default recipe."""
+    if path is None:
         rows = data.movie_snippets()
-        texts = list(rows.splits["test"]["text"])
-        labels = [rows.label_names[label] for label in rows.splits["test"]["label"]]
-    torch.set_num_threads(options.threads)
-    found = {name: folder for given in options.models for name, folder in latency.models_of(given).items()}
-    runners = [latency.load_runner(folder, options.threads, name) for name, folder in found.items()]
-    log.info("timing %d models on %d sentences, scoring on %d", len(runners), options.sentences, len(texts))
-    timings = latency.measure(runners, texts, labels, options.sentences)
-    print(*inference_lines(timings, options.threads, options.price), sep="\n")
-    if options.output:
-        facts = {"threads": options.threads, "sentences": options.sentences, "models": latency.as_json(timings)}
-        data.write_atomically(Path(options.output), (json.dumps(facts, indent=1) + "\n").encode())
-    if options.figure:
-        plots.save(plots.accuracy_against_latency(timings), Path(options.figure))
+        test = rows.splits["test"]
+        return "the movie snippets' test rows", list(test["text"]), [rows.label_names[i] for i in test["label"]]
+    table = data.read_file(path, text_column, label_column)
+    for row in table:
+        if row["label"] is None:
+            raise UserError(f"{row['where']}, has no label in column {label_column!r}: it cannot be scored")
+    return path, [row["text"] for row in table], [row["label"] for row in table]
+
+
+def load(options: argparse.Namespace) -> list[tuple[deployment.Runner, tuple]]:
+    """Every model with the rows that it is scored on. Raises UserError, but not for a run's teacher."""
+    read, found = functools.cache(labelled_texts), []
+    for model in deployment.models_of(options.models):
+        try:
+            runner = deployment.load_runner(model.folder, options.threads, model.name)
+        except UserError as error:
+            if not model.optional:
+                raise
+            log.info("%s is left out: %s", model.name, error)  # as for a run that was brought home from elsewhere
+            continue
+        rows, own = (options.rows, options.text_column, options.label_column), model.run / "predictions.csv"
+        if not options.rows:
+            rows = (str(own) if own.is_file() else None, "text", "label")
+        found.append((runner, read(*rows)))
+    return found
+
+
+def table(timings: list[deployment.Timing], columns: dict) -> str:
+    """The timings' figures, a line a model."""
+    cells = {head: [show(getattr(timing, name)) for timing in timings] for head, (name, show) in columns.items()}
+    return pd.DataFrame(cells, index=[timing.name for timing in timings]).to_string(line_width=110)
+
+
+def lines(timings: list[deployment.Timing], threads: int, price: float | None) -> list[str]:
+    """Size, accuracy and latency as tables, each model beside the first."""
+    speeds, notes = dict(SPEEDS), []
+    if price is not None:
+        cost = functools.partial(deployment.dollars_per_million, dollars_per_hour=price)
+        speeds["a million"] = ("sentences_per_second", lambda rate: f"${cost(1000 / rate):.2f}")
+        notes = [f"'a million': sentences at batch {deployment.BATCH}, on a machine at ${price:g} an hour."]
+    return [
+        table(timings, SIZES),
+        table(timings, speeds),
+        f"One sentence at a time, threads: {threads}; 'a second' is at batch {deployment.BATCH}, tokenizer included.",
+        "Ratios are against the first row: medians over the same sentences, with 95 % bootstrap intervals.",
+        *notes,
+    ]
 
 
 def main(argv: list[str]) -> None:
-    """`python -m kdhelpers benchmark training|inference`. Raises UserError for options that make no sense."""
-    parser = Parser(prog="python -m kdhelpers benchmark", description=__doc__)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    training = kinds.add_parser("training", help="seconds of training, from the article's way to ours")
-    training.add_argument("--rows", type=int, default=2048, help="training rows (default 2048)")
-    training.add_argument("--epochs", type=float, default=3, help="passes over them (default 3)")
-    training.add_argument("--batch-size", type=int, default=32, help="rows a step (default 32)")
-    training.add_argument("--seed", type=int, default=42, help="seed of the student's training (default 42)")
-    training.add_argument(
-        "--rounds", type=int, default=2, help="how often each is timed, the fastest counts (default 2)"
-    )
-    training.add_argument("--output", help="also write the numbers to this JSON file")
-    inference = kinds.add_parser("inference", help="size, milliseconds and accuracy of models")
-    inference.add_argument(
-        "models", nargs="+", metavar="MODEL", help="folders of classifiers, trained or exported, or of a whole run"
-    )
-    inference.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads for every model")
-    inference.add_argument("--sentences", type=int, default=300, help="how many are timed one by one (default 300)")
-    inference.add_argument("--rows", help="your labelled rows: .csv, .tsv, .jsonl, .parquet (default: test snippets)")
-    inference.add_argument("--text-column", default="text", help="their text column (default: text)")
-    inference.add_argument("--label-column", default="label", help="their label column (default: label)")
-    inference.add_argument("--price", type=float, help="dollars an hour: adds dollars per million sentences")
-    inference.add_argument("--output", help="also write the numbers to this JSON file")
-    inference.add_argument("--figure", help="also draw accuracy against latency into this PNG file")
-    options = parser.parse_args(argv)
-    if options.kind == "inference":
-        benchmark_inference(options)
-        return
-    for name in ("rows", "epochs", "batch_size", "rounds"):
-        if getattr(options, name) <= 0:
-            raise UserError(f"{name.replace('_', ' ')} must be greater than 0, not {getattr(options, name)}")
-    result = benchmark_training(options.rows, options.epochs, options.batch_size, options.seed, options.rounds)
-    print(*ladder_lines(result), sep="\n")
+    """Run the command. Raises UserError."""
+    if argv[:1] == ["training"]:
+        raise UserError(MOVED)
+    if argv[:1] == ["inference"]:  # the former name, for one release
+        log.info("note: 'benchmark inference MODEL' is now 'benchmark MODEL'")
+        argv = argv[1:]
+    options = parser().parse_args(argv)
+    if options.threads < 1 or options.sentences < deployment.WARM_UP:
+        raise UserError(f"--threads must be at least 1 and --sentences at least {deployment.WARM_UP}")
+    torch.set_num_threads(options.threads)
+    loaded = load(options)
+    right = [runner.accuracy(texts, labels) for runner, (_, texts, labels) in loaded]
+    log.info("timing %d models on %d sentences of %s", len(loaded), options.sentences, loaded[0][1][0])
+    timings = deployment.measure([runner for runner, _ in loaded], loaded[0][1][1], None, options.sentences)
+    timings = [dataclasses.replace(timing, accuracy=share) for timing, share in zip(timings, right, strict=True)]
+    print("", *lines(timings, options.threads, options.price), sep="\n")
+    for name, (source, texts, _) in ((runner.name, rows) for runner, rows in loaded):
+        print(f"Accuracy of {name}: on {len(texts):,} rows, {source}.")
     if options.output:
-        data.write_atomically(Path(options.output), (json.dumps(result, indent=1) + "\n").encode())
+        facts = {"threads": options.threads, "sentences": options.sentences}
+        facts["models"] = [dataclasses.asdict(timing) for timing in timings]
+        storage.write_file(Path(options.output), (json.dumps(facts, indent=1) + "\n").encode())
+    if options.figure:
+        from kdhelpers.workshop import figures
+
+        figures.accuracy_against_latency(timings).savefig(options.figure, metadata={"Software": None})

@@ -1,1 +1,17 @@
-"""To be listed."""
+"""A student in use: exported as ONNX or int8, checked against PyTorch, and what an answer of it costs."""
+
+from kdhelpers.deployment.export import (
+    ACCEPTED_CHANGES,
+    FORMATS,
+    export,
+    exported_logits,
+    student_folder,
+    trim_vocabulary,
+)
+from kdhelpers.deployment.latency import WARM_UP, Timing, dollars_per_million, measure
+from kdhelpers.deployment.runners import BATCH, NamedModel, Runner, load_runner, models_of
+
+__all__ = [
+    "ACCEPTED_CHANGES", "BATCH", "FORMATS", "WARM_UP", "NamedModel", "Runner", "Timing", "dollars_per_million",
+    "export", "exported_logits", "load_runner", "measure", "models_of", "student_folder", "trim_vocabulary",
+]  # fmt: skip

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 
 
 def card(folder: str | Path) -> dict:
-    """What the folder says of itself: labels, longest input, padding."""
+    """What the folder says of itself: labels, longest input in tokens, padding."""
     return json.loads((Path(folder) / "export.json").read_text(encoding="utf-8"))
 
 
-def load(folder: str | Path, threads: int = 0):
+def load(folder: str | Path, threads: int = 0) -> tuple[onnxruntime.InferenceSession, Tokenizer, list[str]]:
     """(session, tokenizer, label names) of an exported student; `threads` 0 leaves their number to the runtime."""
     folder, options, facts = Path(folder), onnxruntime.SessionOptions(), card(folder)
     options.intra_op_num_threads = threads
@@ -31,8 +31,8 @@ def load(folder: str | Path, threads: int = 0):
     return session, tokenizer, facts["labels"]
 
 
-def encode(sentences: list[str], tokenizer) -> dict[str, np.ndarray]:
-    """The two inputs of the model, int64 [sentences, pieces]."""
+def encode(sentences: list[str], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
+    """The two inputs of the model, int64 [sentences, tokens]."""
     rows = tokenizer.encode_batch(sentences)
     return {
         "input_ids": np.array([row.ids for row in rows], np.int64),
@@ -40,7 +40,7 @@ def encode(sentences: list[str], tokenizer) -> dict[str, np.ndarray]:
     }
 
 
-def logits(sentences: list[str], session, tokenizer) -> np.ndarray:
+def logits(sentences: list[str], session: onnxruntime.InferenceSession, tokenizer: Tokenizer) -> np.ndarray:
     """The student's logits, float32 [sentences, classes]."""
     return session.run(None, encode(sentences, tokenizer))[0]
 

@@ -1,0 +1,116 @@
+"""A classifier as an ONNX graph, in fp32 or with its weights in 8 bits."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from kdhelpers import models
+from kdhelpers.errors import UserError
+
+# What stands right behind the last layer's attention, by family: from there on a classifier needs [CLS] alone.
+AFTER_ATTENTION = {"bert": "attention.output", "distilbert": "sa_layer_norm"}
+
+
+def _onnx_attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """ONNX's own operator; [batch, heads, length, width] to [batch, length, heads, width], as transformers asks."""
+    heads = query.shape[1]
+    query, key, value = (states.transpose(1, 2).flatten(2) for states in (query, key, value))
+    scale = options.get("scaling")
+    output, *_ = torch.onnx.ops.attention(query, key, value, mask, q_num_heads=heads, kv_num_heads=heads, scale=scale)
+    return output.unflatten(2, (heads, -1)), None
+
+
+AttentionInterface.register("onnx", _onnx_attention)
+
+
+def _first_token(module: nn.Module, inputs: tuple) -> tuple:
+    """A forward pre-hook: [batch, length, width] to [batch, 1, width], the place of [CLS]."""
+    return tuple(states[:, :1] for states in inputs)
+
+
+class _LogitsOnly(nn.Module):
+    """A classifier that takes two tensors and returns one, as ONNX wants it."""
+
+    def __init__(self, model: PreTrainedModel, whole_mask: bool):
+        super().__init__()
+        self.model, self.whole_mask = model, whole_mask
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        mask = attention_mask
+        if self.whole_mask:  # [batch, 1, length, length], true where a token may be read: the operator's shape
+            mask = mask.bool()[:, None, None, :].expand(-1, -1, input_ids.shape[1], -1)
+        return self.model(input_ids=input_ids, attention_mask=mask).logits
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's progress and its advice to programmers off the screen; errors still come."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _ready_for_onnx(model: PreTrainedModel) -> Iterator[bool]:
+    """Give a model ONNX's attention operator for a while, and its last layer [CLS] only where nothing else is read.
+
+    False, and plain matrix products, for families that cannot take the operator: DeBERTa and MPNet compute attention
+    themselves, and transformers leaves their config as it was; ModernBERT's layers have a mask each (`layer_types`).
+    """
+    config = model.config
+    with contextlib.ExitStack() as stack:
+        stack.callback(model.set_attn_implementation, config._attn_implementation)
+        model.set_attn_implementation("eager")
+        if not hasattr(config, "layer_types"):
+            model.set_attn_implementation("onnx")
+        operator = config._attn_implementation == "onnx"
+        if operator and config.model_type in AFTER_ATTENTION:
+            module = models.encoder_layers(model)[-1].get_submodule(AFTER_ATTENTION[config.model_type])
+            stack.callback(module.register_forward_pre_hook(_first_token).remove)
+        yield operator
+
+
+def to_onnx(model: PreTrainedModel, path: Path) -> None:
+    """Write a classifier as one ONNX file in fp32: int64 input_ids and attention_mask [rows, tokens] to float32 logits.
+
+    The model is left as it came. Raises UserError for a family that torch cannot export.
+    """
+    ids = torch.tensor([[101, 2023, 102], [101, 2003, 102]]) % model.config.vocab_size
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    with _silence(), _ready_for_onnx(model) as operator:
+        try:
+            torch.onnx.export(
+                _LogitsOnly(model, operator).eval(), (ids, torch.ones_like(ids)), str(path), dynamo=True, verbose=False,
+                input_names=["input_ids", "attention_mask"], output_names=["logits"], external_data=False,
+                dynamic_shapes={"input_ids": free, "attention_mask": free},
+                opset_version=23 if operator else 20,  # 23 is the first that has the attention operator
+            )  # fmt: skip
+        except Exception as error:
+            if isinstance(error, OSError):
+                raise
+            what = f"a {type(model).__name__} cannot be written as ONNX here ({type(error).__name__})"
+            raise UserError(f"{what}: export a BERT-like student, or try another version of torch") from error
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Weights to 8 bits, activations quantised on the fly (onnxruntime's dynamic quantisation)."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # the operators that hold weights (attention has none), with a scale for every output instead of one for the
+    # matrix: a quarter less error, same size
+    operators = ["Gather", "Gemm", "MatMul"]
+    with _silence():
+        quantize_dynamic(source, target, op_types_to_quantize=operators, weight_type=QuantType.QInt8, per_channel=True)

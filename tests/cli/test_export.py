@@ -1,0 +1,99 @@
+"""`python -m kdhelpers export`: from a run's folder to an ONNX folder beside its student."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from kdhelpers import deployment, models
+from kdhelpers.__main__ import main
+from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_teacher
+
+NAMES = ["negative", "positive"]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    model = models.set_labels(trained_tiny_teacher(), NAMES)
+    return save_model(tmp_path_factory.mktemp("run") / "student", model, tiny_tokenizer())
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the command asks of `deployment.export`, which is not run."""
+    calls = []
+
+    def export(*arguments):
+        calls.append(arguments)
+        facts = {"changed_predictions": 0, "compared_texts": 1, "largest_logit_difference": 0.0}
+        return facts | {"bytes": 1, "vocabulary": 1, "labels": NAMES, "max_length": 64}
+
+    monkeypatch.setattr(deployment, "export", export)
+    return calls
+
+
+def test_a_runs_folder_means_its_student_and_its_test_rows(student, capsys):
+    run = student.parent
+    (run / "metrics.json").write_text(json.dumps({"teacher": {"model": "nowhere"}}))
+    rows = [
+        {"id": str(i), "text": row["text"], "label": NAMES[row["label"]]} for i, row in enumerate(teachable_rows(30))
+    ]
+    with open(run / "predictions.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, ["id", "text", "label"])
+        table.writeheader()
+        table.writerows(rows)
+    assert main(["export", str(run), "--format", "onnx-int8"]) == 0
+    said = capsys.readouterr().out
+    assert "on 30 texts" in said
+    assert "negative, positive" in said
+    assert f"{run}/student-onnx-int8/predict.py" in said
+    assert (run / "student-onnx-int8" / "model.onnx").is_file()
+    texts = tuple(row["text"] for row in rows)
+    assert np.isfinite(deployment.exported_logits(run / "student-onnx-int8", texts)).all()
+
+
+def test_texts_to_compare_on_and_to_trim_for_come_from_files(student, tmp_path, asked):
+    (tmp_path / "texts.txt").write_text("a lovely film\nthe plot was dull\n")
+    (tmp_path / "rows.csv").write_text("satz\nein film\n")
+    command = ["export", str(student), "--output", str(tmp_path / "out"), "--accept-changes", "0.2"]
+    assert main([*command, "--rows", str(tmp_path / "rows.csv"), "--text-column", "satz"]) == 0
+    assert main([*command, "--vocabulary-of", str(tmp_path / "texts.txt")]) == 0
+    (_, _, _, texts, _, share), (*_, vocabulary_of, _) = asked
+    assert texts == ["ein film"]
+    assert vocabulary_of == ["a lovely film", "the plot was dull"]
+    assert share == 0.2
+
+
+def test_accept_changes_without_a_number_accepts_any(student, tmp_path, asked):
+    assert main(["export", str(student), "--output", str(tmp_path / "out"), "--accept-changes"]) == 0
+    assert asked[0][-1] == 1.0
+
+
+def test_a_hub_student_is_exported_into_the_folder_where_one_is(asked):
+    assert main(["export", "someone/some-model"]) == 0
+    assert str(asked[0][1]) == "student-onnx"
+
+
+def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "letter.txt").write_text("dear")
+    (tmp_path / "seeds").mkdir()
+    (tmp_path / "seeds" / "metrics.json").write_text(json.dumps({"runs": []}))
+    out = ["--output", str(tmp_path / "x")]
+    for arguments, sign in (
+        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8"),
+        ([str(tmp_path / "nowhere"), *out], "no model folder"),
+        ([str(student), "--output", str(tmp_path / "kept")], "--overwrite"),
+        ([str(student), "--output", str(tmp_path / "kept"), "--overwrite"], "no export"),
+        ([models.EMBEDDED_BACKBONE, *out], "no classification head"),
+        ([str(tmp_path / "seeds")], "seed-42"),
+        ([str(student), *out, "--accept-changes", "7"], "between 0 and 1"),
+        ([str(student), *out, "--rows", "none.csv"], "no file none.csv"),
+    ):
+        assert main(["export", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert sign in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+    assert (tmp_path / "kept" / "letter.txt").is_file()
