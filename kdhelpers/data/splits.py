@@ -31,7 +31,8 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None) -> Ro
         rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
         rows = _carved(_with_class_ids(rows, label_names or []))
     rows = check_leakage(rows, settings.drop_leaks)
-    if len(set(rows.splits["train"]["label"][:]) - {UNLABELLED}) < 2:
+    learnt_from_teacher = label_names and settings.alpha == 0  # then no label is needed, and there is no control
+    if len(set(rows.splits["train"]["label"][:]) - {UNLABELLED}) < 2 and not learnt_from_teacher:
         raise UserError("fewer than two classes are among the labelled training rows: there is nothing to learn")
     return rows if settings.rows is None else thin_out(rows, settings.rows)
 

@@ -114,6 +114,17 @@ def test_one_class_is_nothing_to_learn(load):
     refused(load, "fewer than two classes", train=table(labels=("good",)))
 
 
+def test_no_training_row_needs_a_label_where_a_teacher_answers_for_all_of_them(load):
+    files = {"train": table(labels=("",)), "validation": table(6, word="held"), "test": table(6, word="test")}
+    alone = {"alpha": 0.0}
+    rows = load(["good", "bad"], alone, **files)
+    assert rows.counts() == {"labelled": 0, "unlabelled": 40, "validation": 6, "test": 6}
+    assert list(rows.splits["test"]["label"])[:2] == [1, 0]
+    for teacher, options in ((None, alone), (["good", "bad"], {"alpha": 0.5})):
+        with pytest.raises(UserError):
+            load(teacher, options, **files)
+
+
 # --- one label is one class
 
 SPELLINGS = {

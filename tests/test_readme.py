@@ -1,0 +1,156 @@
+"""What README, CONTRIBUTING, INSTRUCTOR.md and the notebooks name is there: commands, options, targets, files."""
+
+import ast
+import re
+import shlex
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import kdhelpers
+from kdhelpers.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+TEXTS = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "notebooks").glob("*.md")), ROOT / "Makefile")
+}
+for notebook in NOTEBOOKS:
+    cells = nbformat.read(notebook, as_version=4).cells
+    TEXTS[notebook.name] = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+PAPERS = [name for name in TEXTS if name.endswith(".md")]
+PAST = {"CHANGELOG.md"}  # it names what is no longer there, too
+
+
+def commands():
+    """(where, command line) of everything that is typed after `python -m kdhelpers`."""
+    found = {}
+    for name, text in TEXTS.items():
+        text = text.replace("\\\n", " ")
+        if name not in PAST:
+            for match in re.finditer(r"(?:-m|\$\(RUN\)) kdhelpers ([a-z][^\n`#|]*)", text):
+                found[match[1].strip()] = name
+            for match in re.finditer(r"`kdhelpers ([a-z][^\n`#|]*)", text):
+                found[match[1].strip()] = name
+    return [(where, line) for line, where in found.items() if "..." not in line]
+
+
+@pytest.mark.parametrize(("where", "line"), commands(), ids=lambda value: value)
+def test_a_command_is_understood_up_to_its_last_word(where, line, capsys, monkeypatch):
+    """With an unknown option behind it, a command is refused for that option alone, and nothing is run."""
+    from kdhelpers import sagemaker
+
+    monkeypatch.setattr(sagemaker, "image_python", lambda: sys.executable, raising=False)
+    words = shlex.split(line)
+    if "--help" not in words:
+        assert main([*words, "--no-such-option"]) == 2
+        bare = "|arguments are required" if not any(word.startswith("-") for word in words) else ""
+        assert re.search("unknown argument --no-such-option" + bare, capsys.readouterr().err), where
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "exit", lambda code: pytest.fail(f"exit code {code}") if code else None)
+            assert main(words[:1] + ["--help"]) == 0
+
+
+def test_there_are_commands_to_look_at():
+    assert len(commands()) > 12
+    assert {line.split()[0] for _, line in commands()} >= {"distill", "export", "benchmark", "ablation", "sagemaker"}
+
+
+def targets():
+    return set(re.findall(r"^([a-z-]+):", TEXTS["Makefile"], flags=re.M))
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name != "Makefile"])
+def test_every_make_target_that_is_named_exists(name):
+    named = set(re.findall(r"(?:`|^)make ([a-z][a-z-]*)(?=[` \n])", TEXTS[name], flags=re.M))
+    assert named <= targets(), name
+
+
+def test_make_help_lists_every_target_that_has_not_been_renamed():
+    described = set(re.findall(r"^([a-z-]+):.*##", TEXTS["Makefile"], flags=re.M))
+    assert targets() - described == {"ladder"}
+    assert set(re.search(r"^\.PHONY: (.*)$", TEXTS["Makefile"], flags=re.M)[1].split()) == targets()
+
+
+def files_named(text):
+    """Links, and what stands between backticks and looks like a path of this repository."""
+    yield from (target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target)
+    places = r"`((?:kdhelpers|tests|notebooks|images|\.ci)/[\w./-]*|(?:README|CONTRIBUTING|CHANGELOG|INSTRUCTOR)\.md)`"
+    yield from re.findall(places, text)
+    for module in re.findall(r"-m (tests[\w.]*)", text):
+        yield module.replace(".", "/") + ("" if (ROOT / module.replace(".", "/")).is_dir() else ".py")
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name not in PAST])
+def test_every_file_that_is_named_exists(name):
+    here = ROOT / "notebooks" if (ROOT / "notebooks" / name).exists() else ROOT
+    named = [file for file in files_named(TEXTS[name]) if file and "NAME" not in file]
+    missing = [file for file in named if not any((folder / file).exists() for folder in (here, ROOT))]
+    assert not missing, missing
+
+
+def test_names_of_former_releases_are_gone():
+    former = r"\bladder\b|\brungs?\b|word pieces|gives? back|--states\b|kd\.check\b|kd\.checks\b"
+    for name in PAPERS:
+        if name not in PAST:
+            assert not re.findall(former, TEXTS[name]), name
+
+
+def test_the_papers_agree_about_version_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    latest = re.search(r"^## (\S+)", TEXTS["CHANGELOG.md"], flags=re.M)[1]
+    assert citation["version"] == latest == kdhelpers.__version__
+    assert citation["license"] == re.search(r'^license = "(.*)"', project, flags=re.M)[1] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+ONLY_SOME_NEED = {"sagemaker-core", "boto3", "botocore", "moto", "ipython"}
+
+
+def wanted():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [Requirement(line) for line in project["dependencies"]]
+
+
+def pins():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_every_requirement_of_the_package_is_pinned_within_its_range():
+    for requirement in wanted():
+        assert requirement.specifier.contains(pins()[requirement.name]), requirement
+
+
+def asked_for(libraries):
+    """Their names, and those of what each of them needs by itself."""
+    needed = [Requirement(line) for name in libraries for line in metadata.requires(name) or ()]
+    plain = [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return {name.lower().replace("_", "-") for name in (*libraries, *plain)}
+
+
+def third_party_imports():
+    """Library: a module of the package that imports it."""
+    for path in (ROOT / "kdhelpers").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            yield from ((name.split(".")[0], path.name) for name in names)
+
+
+def test_every_library_that_the_package_imports_is_asked_for():
+    """In pyproject.toml; what only notebooks and AWS need, in requirements.txt."""
+    installed = metadata.packages_distributions()
+    known = asked_for([requirement.name for requirement in wanted()]) | (asked_for(pins()) & ONLY_SOME_NEED)
+    for name, where in dict(third_party_imports()).items():
+        if name not in sys.stdlib_module_names | {"kdhelpers", "predict"}:  # predict.py travels without the package
+            assert {one.lower().replace("_", "-") for one in installed[name]} & known, f"{where} imports {name}"
