@@ -24,7 +24,7 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 OTHER_TASKS = ("TokenClassification", "QuestionAnswering", "MultipleChoice")  # whose heads could pass for ours
 REASONS = {  # what an error of transformers says, and what it means
     "trust_remote_code": "it brings Python code of its own, which is never run here",
-    "tiktoken": "its vocabulary is a SentencePiece file: pip install sentencepiece, or add its tokenizer.json",
+    "tiktoken": "its SentencePiece file cannot be read: pip install sentencepiece protobuf, or add its tokenizer.json",
     "deserializing": "its weights are damaged: copy or download them again",
 }
 

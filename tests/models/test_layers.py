@@ -75,6 +75,14 @@ def test_what_is_neither_layer_nor_head_is_copied_too(family):
         torch.testing.assert_close(student.get_parameter(name).data, source[name], msg=name)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_student_computes_attention_as_its_parent_does(attention):
+    parent = tiny_bert()
+    parent.set_attn_implementation(attention)
+    student = models.cut_layers(parent, 1)
+    assert {student.config._attn_implementation, student.base_model.config._attn_implementation} == {attention}
+
+
 def test_modernbert_keeps_each_layers_kind_of_attention():
     parent = tiny_model("modernbert", layers=4)
     kinds = parent.config.layer_types

@@ -214,6 +214,7 @@ def test_a_length_without_any_limit_is_still_a_number_that_truncation_takes():
     tokenizer = tiny_tokenizer()
     tokenizer.model_max_length = int(1e30)
     tokenizer.model_max_length = models.usable_length(tokenizer, None)
+    assert tokenizer.model_max_length < 2**31
     assert len(tokenizer("the film", truncation=True)["input_ids"]) == 4
 
 
