@@ -38,20 +38,26 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def known_command(given: str) -> str | None:
+    """The command of that name, also of a former one, with a hint; None, with the nearest name said, where none is."""
+    if given in FORMER_NAMES:
+        print(f"note: {given} is now called {FORMER_NAMES[given]}", file=sys.stderr)
+        return FORMER_NAMES[given]
+    if given in COMMANDS:
+        return given
+    near = difflib.get_close_matches(given, COMMANDS, n=1)
+    print(f"error: no command {given!r}" + (f": did you mean {near[0]}?" if near else "\n" + USAGE), file=sys.stderr)
+    return None
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 the reader's to mend, 130 stopped by Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if argv else 2
-    if argv[0] in FORMER_NAMES:
-        print(f"note: {argv[0]} is now called {FORMER_NAMES[argv[0]]}", file=sys.stderr)
-        argv[0] = FORMER_NAMES[argv[0]]
-    if argv[0] not in COMMANDS:
-        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        print(
-            f"error: no command {argv[0]!r}" + (f": did you mean {near[0]}?" if near else "\n" + USAGE), file=sys.stderr
-        )
+    command = known_command(argv[0])
+    if command is None:
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
@@ -59,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         quiet()
         start_console()
-        importlib.import_module(f"kdhelpers.cli.{argv[0]}").main(argv[1:])
+        importlib.import_module(f"kdhelpers.cli.{command}").main(argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -68,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
             " Nothing of an earlier run was touched, and this one's checkpoints are kept: "
             "the same command with --resume goes on from the last of them."
         )
-        print("\nstopped." + (resume if argv[0] == "distill" else ""), file=sys.stderr)
+        print("\nstopped." + (resume if command == "distill" else ""), file=sys.stderr)
         return 130
     except Exception as error:
         if not disk_is_full(error):

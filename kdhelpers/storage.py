@@ -72,12 +72,14 @@ def incomplete(output: Path) -> Path:
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
     """Hold a run's folder for one command. Raises UserError where another one is writing to it."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output.with_name(f".{output.name}.lock"), timeout=0)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output.with_name(f".{output.name}.lock"), timeout=0)
         lock.acquire()
     except Timeout as error:
         raise UserError(f"another run is writing to {output}: wait for it, or choose another --output") from error
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     try:
         yield
     finally:

@@ -54,13 +54,16 @@ def value_relation(values: torch.Tensor) -> torch.Tensor:
 _seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # of the forward pass that runs: scores and values, layer by layer
 
 
-def _noted_attention(module: nn.Module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
-    """Plain attention that notes its scores, before mask, softmax and dropout, and its values: both [batch, heads,
-    ...]."""
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+def _noted_attention(module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> Any:
+    """Plain attention, without dropout, that notes its scores before mask and softmax and its values.
+
+    Both are [batch, heads, ...].
+    """
+    scaling = options.get("scaling") or query.shape[-1] ** -0.5
+    scores = query @ key.transpose(2, 3) * scaling
     _seen.append((scores, value))
     masked = scores if attention_mask is None else scores + attention_mask
-    weights = F.dropout(masked.softmax(-1, dtype=torch.float32).to(query.dtype), dropout, module.training)
+    weights = masked.softmax(-1, dtype=torch.float32).to(query.dtype)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 

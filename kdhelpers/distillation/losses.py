@@ -54,8 +54,10 @@ def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing:
     mean cross-entropy; with none it is 0.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        options = {"ignore_index": UNLABELLED, "reduction": "sum", "label_smoothing": label_smoothing}
-        return F.cross_entropy(logits.float(), labels, **options) / len(labels)
+        total = F.cross_entropy(
+            logits.float(), labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=label_smoothing
+        )
+        return total / len(labels)
 
 
 def distillation_loss(

@@ -8,6 +8,7 @@ import shutil
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -127,7 +128,7 @@ def score(prepared: Prepared, fits: dict[str, Fit], work: Path) -> dict:
     """Score every model on the test rows in fp32, write what a run writes beside metrics.json, and judge."""
     settings, rows, labels = prepared.settings, prepared.rows, prepared.labels("test")
     logits = {name: prepared.logits(result.model, "test") for name, result in fits.items()}
-    metrics = {"recipe": settings.name, "seed": settings.seed, "alpha": settings.alpha}
+    metrics: dict[str, Any] = {"recipe": settings.name, "seed": settings.seed, "alpha": settings.alpha}
     metrics |= {"rows": rows.counts(), "test_rows": rows.test_name, "precision": prepared.machine.precision}
     for name, result in fits.items():
         scores = evaluation.score(logits[name], labels, logits["teacher"])

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -33,7 +33,7 @@ class DistillationTrainingArguments(TrainingArguments):
     )
     hidden_states_weight: float = field(default=1.0, metadata={"help": "Weight of that loss, on top of the others."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         # A hyperparameter search casts a trial's value to the type of the old one: an int here would
         # turn a trial's alpha of 0.12 into 0.
@@ -105,26 +105,29 @@ class DistillationTrainer(Trainer):
             teacher.to(self.args.device).eval().requires_grad_(False)
         self._hidden_states_loss = None if kind == "none" else HiddenStatesLoss(kind, student, teacher)
 
-    def _set_signature_columns_if_needed(self):
+    def _set_signature_columns_if_needed(self) -> None:
         # Trainer drops columns that the student's forward does not name. Three kinds must stay: the teacher's
         # logits, the lengths that batches are grouped by, and inputs that only the teacher reads (BERT's
         # token_type_ids when the student is a DistilBERT).
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
+            self._signature_columns: list[str]  # Trainer has just filled it
             self._signature_columns += [TEACHER_LOGITS, self.args.length_column_name]
             if self.teacher is not None:
                 self._signature_columns += sorted(_columns_of(type(self.teacher)) - set(self._signature_columns))
 
-    def _get_train_sampler(self, train_dataset=None):
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             return ShuffledLengthSampler(sampler.batch_size, lengths=sampler.lengths, seed=seed)
         return sampler
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """The distillation loss in training, plain cross-entropy in evaluation. A mean over the batch's rows."""
-        args, labels = self.args, inputs.get("labels")
+        args, labels = self.args, cast(Any, inputs.get("labels"))
         deep = self._hidden_states_loss if model.training else None
         own = _read_by(self.accelerator.unwrap_model(model), inputs)
         outputs, inside = look_inside(model, own) if deep else (model(**own), [])
@@ -146,16 +149,17 @@ class DistillationTrainer(Trainer):
         return self.teacher is not None and self.args.alpha < 1 and TEACHER_LOGITS not in inputs
 
     def _run_teacher(self, inputs: dict) -> tuple[Any, list]:
+        assert self.teacher is not None
         own = _read_by(self.teacher, inputs)
         with torch.no_grad():
             return look_inside(self.teacher, own) if self._hidden_states_loss else (self.teacher(**own), [])
 
 
 @functools.cache
-def _columns_of(kind: type) -> frozenset[str]:
+def _columns_of(kind: Any) -> frozenset[str]:
     return frozenset(inspect.signature(kind.forward).parameters) - {"labels"}
 
 
 def _read_by(model: PreTrainedModel, inputs: dict) -> dict:
     """Those of a batch's columns that a model's forward takes, its labels left out."""
-    return {name: value for name, value in inputs.items() if name in _columns_of(type(model))}
+    return {name: value for name, value in inputs.items() if name in _columns_of(cast(Any, type(model)))}

@@ -45,7 +45,7 @@ HOLDS: dict[str, Callable[[list[float]], bool]] = {  # of the probabilities of "
 
 def cases() -> list[tuple[str, ...]]:
     """The whole set: (what is asked, what must hold, text or two texts)."""
-    found = {}
+    found: dict[tuple[str, ...], None] = {}
     for thing, good, bad, who in product(THINGS, GOOD, BAD, range(len(PEOPLE))):
         for word in (good, bad):
             typo = word[0] + word[2] + word[1] + word[3:]  # two letters changed places, as a hasty hand writes

@@ -14,11 +14,11 @@ from transformers import EvalPrediction
 class ClassificationMetrics(evaluate.Metric):
     """Accuracy, macro F1 and MCC as one `evaluate` metric; it needs no download, where `evaluate.load` would."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         ids = dict.fromkeys(("predictions", "references"), datasets.Value("int64"))
         return evaluate.MetricInfo(self.__doc__, "", datasets.Features(ids), "predictions and references: class ids")
 
-    def _compute(self, predictions, references):
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "f1_macro": float(f1_score(references, predictions, average="macro")),

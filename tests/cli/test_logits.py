@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import load_from_disk
-from kdhelpers.trainer import TEACHER_LOGITS
 
 from kdhelpers import models
 from kdhelpers.__main__ import main
+from kdhelpers.data import TEACHER_LOGITS
 from tests.tiny import save_model, teachable_rows, tiny_bert, tiny_tokenizer
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_two_processes_label_what_one_would_and_distill_reads_it(options, tmp_pa
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "kdhelpers", "logits"]
     done = subprocess.run([*torchrun, "--shard-rows", "16", *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("4 shards labelled") + done.stdout.count("3 shards labelled") == 2
+    assert done.stdout.count("shards labelled") == 1, "one process speaks"
     assert "rows are labelled" in done.stdout, done.stdout + done.stderr[-2000:]
     (shared,) = columns(cache)
     assert main(["distill", *options, "--no-control", "--epochs", "1", "--output", str(tmp_path / "run")]) == 0

@@ -45,10 +45,12 @@ def test_a_teacher_that_guesses_is_refused(share):
         check_teacher(logits_of(guesses), labels, NAMES[:2])
 
 
-def test_a_teacher_that_says_one_class_always_is_refused():
-    labels = np.r_[np.zeros(300, int), np.ones(100, int)]
+@pytest.mark.parametrize("said", [0, 1])
+@pytest.mark.parametrize("rare", [100, 300])
+def test_a_teacher_that_says_one_class_always_is_refused(said, rare):
+    labels = np.r_[np.zeros(400 - rare, int), np.ones(rare, int)]
     with pytest.raises(UserError, match="guessing"):
-        check_teacher(logits_of(np.zeros(400, int)), labels, NAMES[:2])
+        check_teacher(logits_of(np.full(400, said)), labels, NAMES[:2])
 
 
 def test_swapped_labels_are_named_as_such():

@@ -1,6 +1,6 @@
 """Our training beside TextBrewer's and torchdistill's: same teacher, initial student, rows, epochs and batch size.
 
-python -m tests.peers.compare
+python -m tests.tools.peers.compare
 """
 
 import argparse
@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
-from kdhelpers import data, evaluation, fitting, models, quiet, report, workshop
+from kdhelpers import evaluation, models, quiet, runtime, storage
+from kdhelpers.distillation import Prepared, prepare
 from kdhelpers.errors import UserError
-from tests.peers.task import INPUTS, Task
+from tests.tools.peers.task import INPUTS, Task
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 
@@ -71,11 +73,9 @@ def peers_python(venv: Path) -> Path:
     return python
 
 
-def write_kit(kit: workshop.Prepared, rows: int | None, folder: Path) -> int:
+def write_kit(kit: Prepared, rows: int | None, folder: Path) -> int:
     """Teacher, initial student and tokenised training rows as files that every way can read; gives back how many."""
-    student = models.student_from_layers(
-        kit.teacher, models.evenly_spaced_layers(models.num_layers(kit.teacher), kit.recipe.student_layers)
-    )
+    student = models.cut_layers(kit.teacher, kit.settings.student_layers)
     kit.save(kit.teacher, folder / "teacher")
     kit.save(student, folder / "student")
     train_rows = kit.splits["train"].select_columns([*INPUTS, "labels", "length"])
@@ -111,7 +111,7 @@ def run(way: Way, task: Task, python: Path, threads: int) -> dict:
     command = [
         sys.executable if way.ours else str(python),
         "-m",
-        f"tests.peers.{way.module}",
+        f"tests.tools.peers.{way.module}",
         str(output / "task.json"),
     ]
     with open(output / "log.txt", "w", encoding="utf-8") as file:
@@ -123,7 +123,7 @@ def run(way: Way, task: Task, python: Path, threads: int) -> dict:
     return json.loads((output / "result.json").read_text(encoding="utf-8"))
 
 
-def answers(folder: Path | str, kit: workshop.Prepared) -> np.ndarray:
+def answers(folder: Path | str, kit: Prepared) -> np.ndarray:
     """A saved model's class ids on the test rows: every model is scored the same way, in fp32 by our code."""
     return kit.logits(models.load_classifier(str(folder), None).model, "test").argmax(-1)
 
@@ -143,6 +143,7 @@ def result_lines(result: dict) -> list[str]:
         ]
         for way in result["ways"]
     ]
+    columns = ["accuracy", "training s", "against ours", "patches"]
     seeds = len(result["seeds"])
     lines = [
         "",
@@ -152,7 +153,7 @@ def result_lines(result: dict) -> list[str]:
         f"of {seeds} seed{'s' if seeds > 1 else ''}.",
         f"Teacher {100 * result['teacher_accuracy']:.1f} %, student before training "
         f"{100 * result['untrained_accuracy']:.1f} %.",
-        *report.text_table(["", "accuracy", "training s", "against ours", "patches"], body),
+        pd.DataFrame([row[1:] for row in body], [row[0] for row in body], columns).to_string(),
         *(f"  patch {number}: {patch}" for number, patch in enumerate(notes, 1)),
     ]
     for way in peers:
@@ -165,7 +166,7 @@ def result_lines(result: dict) -> list[str]:
     return lines
 
 
-def train_all(ways, seeds: list[int], kit: workshop.Prepared, rows: int, folder: Path, python: Path, options) -> dict:
+def train_all(ways, seeds: list[int], kit: Prepared, rows: int, folder: Path, python: Path, options) -> dict:
     """Train every way with every seed, one after the other; what each reports, with its answers on the test rows."""
     runs = {way.name: [] for way in ways}
     for seed in seeds:
@@ -177,10 +178,10 @@ def train_all(ways, seeds: list[int], kit: workshop.Prepared, rows: int, folder:
                 output=str(folder / f"{way.folder}-{seed}"),
                 variant=way.variant,
                 epochs=options.epochs,
-                batch_size=kit.recipe.batch_size,
-                learning_rate=kit.recipe.learning_rate,
-                temperature=kit.recipe.temperature,
-                warmup=kit.recipe.warmup,
+                batch_size=kit.settings.batch_size,
+                learning_rate=kit.settings.learning_rate,
+                temperature=kit.settings.temperature,
+                warmup=kit.settings.warmup,
                 seed=seed,
             )
             facts = kept(task, options.threads) if options.keep else None
@@ -201,9 +202,9 @@ def compare(options: argparse.Namespace) -> dict:
     folder = Path(options.folder).resolve()
     python = peers_python(Path(options.venv).resolve() if options.venv else folder / "venv")
     say("preparing rows and teacher")
-    kit = workshop.prepare()
+    kit = prepare()
     rows = write_kit(kit, options.rows, folder / "kit")
-    bf16 = fitting.choose_precision("auto") == "bf16"
+    bf16 = runtime.this_machine().precision == "bf16"
     ways = [way for way in WAYS if way.variant != "bf16" or bf16]
     seeds = list(range(42, 42 + options.seeds))
     runs = train_all(ways, seeds, kit, rows, folder, python, options)
@@ -227,7 +228,7 @@ def compare(options: argparse.Namespace) -> dict:
         "rows": rows,
         "test_rows": len(labels),
         "epochs": options.epochs,
-        "batch_size": kit.recipe.batch_size,
+        "batch_size": kit.settings.batch_size,
         "threads": options.threads,
         "seeds": seeds,
         "teacher_accuracy": float(np.mean(answers(folder / "kit" / "teacher", kit) == labels)),
@@ -241,7 +242,7 @@ def compare(options: argparse.Namespace) -> dict:
 
 def main() -> int:
     """Compare, print the table and write peers.json; the exit code is 2 where the reader has something to mend."""
-    parser = argparse.ArgumentParser(prog="python -m tests.peers.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.peers.compare", description=__doc__)
     parser.add_argument("--rows", type=int, help="train on so many rows only, to try the script (default: all)")
     parser.add_argument("--epochs", type=int, default=3, help="passes over them (default 3)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 42 on (default 1)")
@@ -260,7 +261,7 @@ def main() -> int:
         return 2
     print(*result_lines(result), sep="\n")
     output = Path(options.folder) / "peers.json"
-    data.write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
+    storage.write_file(output, (json.dumps(result, indent=1) + "\n").encode())
     say(f"Written to {output}")
     return 0
 

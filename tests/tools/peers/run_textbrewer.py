@@ -11,7 +11,7 @@ from textbrewer import BasicDistiller, DistillationConfig, GeneralDistiller, Tra
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import get_linear_schedule_with_warmup
 
-from tests.peers.task import read_task, report
+from tests.tools.peers.task import read_task, report
 
 PATCHES = [
     "torch's AdamW with weight decay 0 (its examples import AdamW from transformers, which has none any more)",

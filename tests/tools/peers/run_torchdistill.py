@@ -5,7 +5,7 @@ Two variants: "fp32", and "bf16" with mixed precision through accelerate, which 
 
 import time
 
-from tests.peers.task import Task, read_task, report  # first: it makes torchvision importable
+from tests.tools.peers.task import Task, read_task, report  # first: it makes torchvision importable
 
 # isort: split
 import torch
