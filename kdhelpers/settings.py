@@ -4,9 +4,12 @@ The command line, `--help`, the SageMaker plan and the notebooks all read this f
 values, text or not, into `RunSettings`, and refuses what cannot be meant.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import enum
 import functools
+import json
 import math
 import types
 import typing
@@ -109,16 +112,22 @@ class RunSettings:
     trainer_options: dict = dataclasses.field(default_factory=dict)  # other TrainingArguments fields, both students'
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, check = getattr(self, field.name), field.metadata.get("check")
-            wrong = check(value) if check and value is not None else None
-            if wrong:
-                raise UserError(f"{field.name.replace('_', ' ')} {wrong}, not {value}")
+        for name in OPTIONS:
+            check_option(name, getattr(self, name))
+        if self.hidden_states != "none" and self.dropout:
+            raise UserError(
+                "--hidden-states trains without dropout, whose noise would be imitated: leave --dropout out"
+            )
 
     @property
     def source(self) -> str:
         """Where the rows come from: "files", "hub" or "movie-snippets"."""
         return "files" if self.train else "hub" if self.dataset_id else "movie-snippets"
+
+    @property
+    def needs_live_teacher(self) -> bool:
+        """True where the teacher reads every batch beside the student, and so with the student's tokenizer."""
+        return self.live_teacher or self.hidden_states != "none"
 
     @property
     def name(self) -> str:
@@ -168,16 +177,25 @@ OPTIONS = {field.name: field for field in dataclasses.fields(RunSettings) if "he
 OTHER_NAMES = {other: name for name, field in OPTIONS.items() for other in field.metadata["also"]}
 _KINDS = typing.get_type_hints(RunSettings)
 
-# TrainingArguments fields that `distill` sets itself: given by hand they would break its stages.
+# TrainingArguments fields that `distill` sets itself, or that break its stages, and the option to give instead
 SET_BY_DISTILL = {
-    "output_dir": "--output", "max_steps": "--epochs", "num_train_epochs": "--epochs", "eval_strategy": None,
-    "eval_steps": None, "save_strategy": None, "save_steps": None, "save_total_limit": None,
-    "load_best_model_at_end": None, "metric_for_best_model": None, "greater_is_better": None, "seed": "--seed",
-    "bf16": "--precision", "fp16": "--precision", "bf16_full_eval": None, "fp16_full_eval": None,
-    "do_train": None, "do_eval": None, "do_predict": None, "remove_unused_columns": None, "label_names": None,
-    "resume_from_checkpoint": "--resume", "use_cpu": None, "disable_tqdm": None, "warmup_steps": "--warmup",
-    "warmup_ratio": "--warmup", "auto_find_batch_size": None, "torch_compile": None,
-}  # fmt: skip
+    "output_dir": "--output", "max_steps": "--epochs", "seed": "--seed", "bf16": "--precision", "fp16": "--precision",
+    "resume_from_checkpoint": "--resume", "warmup_steps": "--warmup", "warmup_ratio": "--warmup",
+} | dict.fromkeys((
+    "auto_find_batch_size", "bf16_full_eval", "disable_tqdm", "do_eval", "do_predict", "do_train", "eval_steps",
+    "eval_strategy", "fp16_full_eval", "greater_is_better", "ignore_data_skip", "label_names",
+    "load_best_model_at_end", "metric_for_best_model", "push_to_hub", "remove_unused_columns",
+    "restore_callback_states_from_checkpoint", "save_only_model", "save_steps", "save_strategy", "save_total_limit",
+    "torch_compile", "use_cpu",
+))  # fmt: skip
+
+
+def check_option(name: str, value: typing.Any) -> None:
+    """Raise UserError unless `value` is one that the option `name` can have."""
+    check = OPTIONS[name].metadata["check"]
+    wrong = check(value) if check and value is not None else None
+    if wrong:
+        raise UserError(f"{name.replace('_', ' ')} {wrong}, not {value}")
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str | None:
@@ -191,32 +209,67 @@ def dashed(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+# --- text to values -----------------------------------------------------------------------------------------------
+
+
+def _number(value: object) -> float:
+    number = float(str(value))  # of True it is a ValueError
+    if math.isnan(number):
+        raise ValueError
+    return number
+
+
+def _whole(value: object) -> int:
+    if _number(value) != int(_number(value)):
+        raise ValueError
+    return int(_number(value))
+
+
+def _yes_or_no(value: object) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    return words[str(value).lower()]
+
+
+def _json(value: object) -> object:
+    if isinstance(value, str) and not value.lstrip().startswith(("{", "[")):
+        raise ValueError
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError
+    return str(value)
+
+
+# in the order in which they are tried, where a field may be of several types
+_READERS: dict[type, tuple[Callable[[object], object], str]] = {
+    bool: (_yes_or_no, "true or false"),
+    int: (_whole, "a whole number"),
+    float: (_number, "a number"),
+    Path: (lambda value: Path(str(value)).expanduser(), "a folder"),
+    dict: (_json, 'JSON like {"name": 1}'),
+    list: (_json, 'JSON like ["name"]'),
+    str: (_text, "text"),
+}
+
+
 def read_value(name: str, value: object, kind: object) -> object:
     """Turn text into a value of a field's type; other values must be of that type. Raises UserError.
 
     >>> read_value("epochs", "3", float | None)
     3.0
     """
-    kinds = [part for part in typing.get_args(kind) or (kind,) if part is not types.NoneType]
-    kind = kinds[0] if len(kinds) == 1 else str
-    if kind is bool and isinstance(value, str) and value.lower() in ("true", "yes", "1", "false", "no", "0"):
-        return value.lower() in ("true", "yes", "1")
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a folder"}
-    try:
-        if kind is int and not isinstance(value, bool):
-            if float(str(value)) == int(float(str(value))):
-                return int(float(str(value)))
-        elif kind is float and not isinstance(value, bool):
-            return float(str(value))
-        elif kind is Path:
-            return Path(str(value)).expanduser()
-        elif kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-            return str(value)
-        elif kind is bool and isinstance(value, bool):
-            return value
-    except (ValueError, OverflowError):
-        pass
-    raise UserError(f"{dashed(name)} must be {wanted.get(typing.cast(type, kind), 'a value')}, not {value!r}")
+    parts = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    types_of = [typing.get_origin(part) or part for part in parts if part is not types.NoneType]
+    for part in types_of:
+        if isinstance(part, type) and issubclass(part, enum.Enum) and value not in [each.value for each in part]:
+            raise UserError(f"{dashed(name)} must be one of {', '.join(each.value for each in part)}, not {value!r}")
+    kinds = [part for part in _READERS if part in types_of] or [str]
+    for part in kinds:
+        with contextlib.suppress(ValueError, OverflowError, KeyError):
+            return _READERS[part][0](value)
+    raise UserError(f"{dashed(name)} must be {' or '.join(_READERS[part][1] for part in kinds)}, not {value!r}")
 
 
 @functools.cache
@@ -230,14 +283,6 @@ def trainer_kinds() -> dict[str, object]:
         for field in dataclasses.fields(TrainingArguments)
         if field.init and field.name not in OPTIONS
     }
-
-
-def _trainer_option(name: str, value: object) -> object:
-    """One TrainingArguments field, read by its type. Raises UserError for those that `distill` sets itself."""
-    if name in SET_BY_DISTILL:
-        instead = SET_BY_DISTILL[name]
-        raise UserError(f"{name} is set by distill itself: " + (f"give {instead}" if instead else "leave it out"))
-    return read_value(name, value, trainer_kinds()[name])
 
 
 def recipe(name: str = "movie-snippets", **changes: object) -> RunSettings:
@@ -255,34 +300,37 @@ def settings_from(options: Mapping[str, object]) -> RunSettings:
     Names may be written with - or _; values may be text. An unknown name is answered with the nearest known one.
     Options left out are the recipe's, then the defaults of `RunSettings`.
     """
-    given: dict[str, object] = {}
-    trainer: dict[str, object] = {}
+    given: dict[str, typing.Any] = {}
     for spelt, value in options.items():
         name = spelt.replace("-", "_")
         name = OTHER_NAMES.get(name, name)
-        if name in given or name in trainer:
+        if name in given:
             raise UserError(f"{dashed(name)} is given twice")
-        if name in OPTIONS:
-            given[name] = None if value is None else read_value(name, value, _KINDS[name])
-        elif name in SET_BY_DISTILL or name in trainer_kinds():
-            trainer[name] = _trainer_option(name, value)
-        else:
+        if name in SET_BY_DISTILL and name not in OPTIONS:
+            instead = SET_BY_DISTILL[name]
+            raise UserError(f"{name} is set by distill itself: " + (f"give {instead}" if instead else "leave it out"))
+        if name not in OPTIONS and name not in trainer_kinds():
             near = nearest(name, OPTIONS) or nearest(name, OTHER_NAMES) or nearest(name, trainer_kinds())
             hint = f"did you mean {dashed(near)}?" if near else "see python -m kdhelpers distill --help"
             raise UserError(f"unknown argument {dashed(name)}: {hint}")
+        given[name] = None if value is None else read_value(name, value, (_KINDS | trainer_kinds())[name])
     given = {name: value for name, value in given.items() if value is not None}
-    values = _defaults_for(given) | given
-    settings = RunSettings(**values, trainer_options=trainer)
-    return settings if "output" in given else dataclasses.replace(settings, output=Path("runs") / settings.name)
+    if given.get("gradient_accumulation_steps", 1) < 1:
+        raise UserError("--gradient-accumulation-steps must be 1 or more")
+    trainer = {name: value for name, value in given.items() if name not in OPTIONS}
+    own = {name: value for name, value in given.items() if name in OPTIONS}
+    settings = RunSettings(**_defaults_for(own) | own, trainer_options=trainer)
+    return settings if "output" in own else dataclasses.replace(settings, output=Path("runs") / settings.name)
 
 
-def _defaults_for(given: Mapping[str, object]) -> dict:
+def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
     """The recipe's options, less what the given ones replace together. Raises UserError for clashes."""
     name = str(given.get("recipe", "movie-snippets"))
     if name not in RECIPES:
         near = nearest(name, RECIPES)
-        hint = f"did you mean {near}?" if near else f"there are {', '.join(RECIPES)}"
-        raise UserError(f"no recipe {name!r}: {hint}")
+        raise UserError(
+            f"no recipe {name!r}: " + (f"did you mean {near}?" if near else f"there are {', '.join(RECIPES)}")
+        )
     values = dict(RECIPES[name])
     if "train" in given and "dataset_id" in given:
         raise UserError("give --train or --dataset-id, not both")
@@ -290,15 +338,14 @@ def _defaults_for(given: Mapping[str, object]) -> dict:
         if option in given and "train" not in given:
             raise UserError(f"{dashed(option)} goes with --train: a recipe brings its own rows")
     if "train" in given:
-        values = {key: value for key, value in values.items() if key not in ("dataset_id", "dataset_config")}
-        values |= {"text_column": "text", "label_column": "label"}
-        values["teacher_epochs"] = 8  # of rows that we do not know; training stops early where that is much
+        values = {key: value for key, value in values.items() if not key.startswith("dataset_")}
+        # training stops early where 8 epochs are many, for rows that we do not know
+        values |= {"text_column": "text", "label_column": "label", "teacher_epochs": 8}
     if "dataset_id" in given and given["dataset_id"] != values.get("dataset_id"):
         values.pop("dataset_config", None)
     if "dataset_config" in given and "dataset_id" not in {**values, **given}:
         raise UserError("--dataset-config goes with --dataset-id")
-    if "student" in given:
-        values.pop("student_layers", None)
-    if "student_layers" in given:
-        values.pop("student", None)
+    for option, other in (("student", "student_layers"), ("student_layers", "student")):
+        if option in given:
+            values.pop(other, None)
     return values | {"recipe": name}

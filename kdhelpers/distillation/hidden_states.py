@@ -1,114 +1,133 @@
-"""Distilling more than answers: losses on the teacher's hidden states, attention and value relations.
+"""Distilling more than answers: losses on the teacher's hidden states, attention scores and value relations.
 
-Shapes: hidden states [batch, pieces, width], attention probabilities [batch, heads, pieces, pieces], `mask`
-[batch, pieces] with 1 for real pieces. All are means over real pieces, computed in fp32; the teacher's side carries
-no gradient. A student's layers are paired with evenly spaced layers of the teacher's.
+Shapes: hidden states [batch, tokens, width], attention scores [batch, heads, tokens, tokens], `mask` [batch, tokens]
+with 1 for real tokens. All are means over real tokens, computed in fp32; the teacher's side carries no gradient.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import eager_mask
 
 from kdhelpers import models
 from kdhelpers.errors import UserError
-from kdhelpers.settings import HIDDEN_STATES
+from kdhelpers.settings import check_option
 
-
-
-def check_hidden_states(kind: str) -> None:
-    """Raise UserError unless `kind` is one of HIDDEN_STATES."""
-    if kind not in HIDDEN_STATES:
-        raise UserError(f"hidden_states must be one of {', '.join(HIDDEN_STATES)}, not {kind!r}")
+Inside = list[tuple[torch.Tensor, torch.Tensor]]  # attention scores and values, layer by layer
 
 
 def pkd_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Squared distance of the [CLS] states, each scaled to length 1 (Sun et al. 2019, eq. 7). Hidden states in."""
-    student, teacher = (F.normalize(states[:, 0].float(), dim=-1) for states in (student, teacher.detach()))
+    """Squared distance of the hidden states of [CLS], each scaled to length 1 (Sun et al. 2019, eq. 7)."""
+    student, teacher = (F.normalize(hidden[:, 0].float(), dim=-1) for hidden in (student, teacher.detach()))
     return (student - teacher).square().sum(-1).mean()
 
 
 def hidden_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of the hidden states of all real pieces (Jiao et al. 2020, eq. 8, without its projection)."""
+    """Mean squared error of hidden states (Jiao et al. 2020, eq. 8 and 9, without their projection)."""
     error = (student.float() - teacher.detach().float()).square().mean(-1)
     return (error * mask).sum() / mask.sum()
 
 
-def attention_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student) of the rows of attention, mean over heads and real pieces (Wang et al. 2020, eq. 5)."""
-    return _relation_kl(student.float().clamp_min(1e-9).log(), teacher.detach().float().clamp_min(1e-9).log(), mask)
+def score_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of attention scores between real tokens, before the softmax (Jiao et al. 2020, eq. 7)."""
+    error = (student.float() - teacher.detach().float()).square().mean(1)
+    pairs = mask[:, :, None] * mask[:, None, :]
+    return (error * pairs).sum() / pairs.sum()
 
 
-def value_relation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """KL of the softmax of scaled products of value vectors, [batch, heads, pieces, head width] in (eq. 6 to 8)."""
+def relation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """KL(teacher || student) of the softmax of scores, mean over heads (Wang et al. 2020, eq. 5 and 8)."""
     padding = torch.where(mask.bool(), 0.0, -1e9)[:, None, None, :]
-
-    def log_relation(values):
-        scores = values.float() @ values.float().transpose(-1, -2) / values.shape[-1] ** 0.5
-        return F.log_softmax(scores + padding, dim=-1)
-
-    return _relation_kl(log_relation(student), log_relation(teacher.detach()), mask)
+    student, teacher = (F.log_softmax(scores.float() + padding, dim=-1) for scores in (student, teacher.detach()))
+    per_token = (teacher.exp() * (teacher - student)).sum(-1).mean(1)
+    return (per_token * mask).sum() / mask.sum()
 
 
-def _relation_kl(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """KL between two stacks of row distributions given as logarithms; rows and columns of padding count nothing."""
-    terms = teacher.exp() * (teacher - student) * mask[:, None, None, :]
-    per_piece = terms.sum(-1).mean(1)
-    return (per_piece * mask).sum() / mask.sum()
+def value_relation(values: torch.Tensor) -> torch.Tensor:
+    """Scaled products of value vectors, [batch, heads, tokens, head width] in, scores out (Wang et al. 2020, eq. 6)."""
+    return values.float() @ values.float().transpose(-1, -2) / values.shape[-1] ** 0.5
+
+
+_seen: Inside = []  # of the forward pass that runs
+
+
+def _noted_attention(
+    module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, scaling: Any = None, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention that notes its scores, before mask, softmax and dropout, and its values."""
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    _seen.append((scores, value))
+    masked = scores if attention_mask is None else scores + attention_mask
+    weights = masked.softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, options.get("dropout", 0.0), module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+AttentionInterface.register("noted", _noted_attention)
+AttentionMaskInterface.register("noted", eager_mask)
+
+
+def look_inside(model: nn.Module, inputs: dict) -> tuple[Any, Inside]:
+    """A forward pass: the model's output with its hidden states, and each layer's attention scores and values.
+
+    `model` may be wrapped for several processes. The list is empty for families that compute attention in a way of
+    their own (DeBERTa, MPNet).
+    """
+    inner: Any = getattr(model, "module", model)
+    usual = inner.config._attn_implementation
+    inner.set_attn_implementation("noted")
+    _seen.clear()
+    try:
+        return model(**inputs, output_hidden_states=True), _seen.copy()
+    finally:
+        _seen.clear()
+        inner.set_attn_implementation(usual)
 
 
 class HiddenStatesLoss:
-    """One of the losses above for a given pair of models: `pkd`, `tinybert` (hidden states and attention of every
-    student layer) or `minilm` (attention and value relation of the last layer).
+    """A loss between what two models compute inside: call it with what `look_inside` returns for each.
+
+    `pkd`: [CLS] of every student layer. `tinybert`: embeddings, hidden states and attention scores of every layer.
+    `minilm`: attention and value relation of the last layer. A student's layers are paired with evenly spaced ones of
+    its teacher. The student's dropout is switched off: its noise would be taken for a difference.
 
     Raises UserError where widths or numbers of heads differ, as they cannot where the student was cut out of the
-    teacher; a pair of other widths would need a learnt projection.
+    teacher (a pair of other widths would need a learnt projection), and for a family without readable attention.
     """
 
     def __init__(self, kind: str, student: PreTrainedModel, teacher: PreTrainedModel):
-        check_hidden_states(kind)
+        check_option("hidden_states", kind)
         for name in ("hidden_size", "num_attention_heads"):
             mine, other = getattr(student.config, name), getattr(teacher.config, name)
             if mine != other:
                 raise UserError(
-                    f"hidden_states={kind!r} needs a student as wide as its teacher, but {name} is {mine} and {other}"
+                    f"hidden states {kind!r} need a student as wide as its teacher: {name} is {mine} and {other}"
                 )
+        models.set_dropout(student, 0.0)
+        for model in (student, teacher) if kind != "pkd" else ():
+            probe = {name: tensor.to(model.device) for name, tensor in model.dummy_inputs.items()}
+            with torch.no_grad():
+                if len(look_inside(model, probe)[1]) != models.num_layers(model):
+                    raise UserError(f"hidden states {kind!r}: a {type(model).__name__} shows no attention, use pkd")
         self.kind = kind
         self.pairs = models.evenly_spaced_layers(models.num_layers(teacher), models.num_layers(student))
-        self.asks = {"output_hidden_states": kind != "minilm", "output_attentions": kind != "pkd"}
-        if self.asks["output_attentions"]:  # the fused kernels keep no attention
-            for model in (student, teacher):
-                model.set_attn_implementation("eager")
-        self.values = {"student": _keep_last_values(student), "teacher": _keep_last_values(teacher)}
 
-    def __call__(self, student, teacher, mask: torch.Tensor) -> torch.Tensor:
-        """The loss from both models' outputs, made with `asks`."""
-        mask = mask.float()
+    def __call__(self, student: tuple[Any, Inside], teacher: tuple[Any, Inside], mask: torch.Tensor) -> torch.Tensor:
+        """The loss, a scalar: its sum over layers is divided by their number."""
+        (output, inside), (other_output, other_inside), mask = student, teacher, mask.float()
         with torch.autocast(mask.device.type, enabled=False):
             if self.kind == "minilm":
-                values = (self.values[name]["values"] for name in ("student", "teacher"))
-                last = attention_loss(student.attentions[-1], teacher.attentions[-1], mask)
-                return last + value_relation_loss(*values, mask)
-            loss = torch.zeros((), device=mask.device)
-            for mine, other in enumerate(self.pairs, start=1):
-                states = student.hidden_states[mine], teacher.hidden_states[other]
-                if self.kind == "pkd":
-                    loss = loss + pkd_loss(*states)
-                else:
-                    loss = loss + hidden_loss(*states, mask)
-                    loss = loss + attention_loss(student.attentions[mine - 1], teacher.attentions[other - 1], mask)
-            return loss / len(self.pairs)
-
-
-def _keep_last_values(model: PreTrainedModel) -> dict:
-    """A dictionary that holds, after each forward pass, the last layer's value vectors, a head at a time."""
-    block = models.encoder_layers(model)[-1]
-    layer = next(module for name, module in block.named_modules() if name.endswith(("self.value", "attention.v_lin")))
-    kept: dict[str, torch.Tensor] = {}
-
-    def keep(module: nn.Module, inputs, output: torch.Tensor) -> None:
-        heads = model.config.num_attention_heads
-        kept["values"] = output.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    layer.register_forward_hook(keep)
-    return kept
+                (scores, values), (other_scores, other_values) = inside[-1], other_inside[-1]
+                relations = relation_loss(value_relation(values), value_relation(other_values), mask)
+                return relation_loss(scores, other_scores, mask) + relations
+            mine, other = output.hidden_states, other_output.hidden_states
+            pairs = list(enumerate(self.pairs, 1))
+            if self.kind == "pkd":
+                terms = [pkd_loss(mine[a], other[b]) for a, b in pairs]
+            else:
+                terms = [hidden_loss(mine[a], other[b], mask) for a, b in [(0, 0), *pairs]]
+                terms += [score_loss(inside[a - 1][0], other_inside[b - 1][0], mask) for a, b in pairs]
+            return torch.stack(terms).sum() / len(pairs)

@@ -1,43 +1,61 @@
-"""The teacher reads every row once; its answers become a dataset column that is kept on disk."""
+"""The teacher reads every row once; its answers become a dataset column that is kept on disk.
+
+A large corpus is read shard by shard, by any number of processes on any number of machines that share a folder.
+"""
 
 import hashlib
-import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets, load_from_disk
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdhelpers import models
 from kdhelpers.data import TEACHER_LOGITS
 from kdhelpers.runtime import Machine
-from kdhelpers.storage import cache_home, write_folder
+from kdhelpers.storage import cache_home, fingerprint, write_folder
 
 log = logging.getLogger(__name__)
 
 
-def logits_fingerprint(teacher: PreTrainedModel, rows: Dataset, tokenizer, precision: str) -> str:
+def table_hash(rows: Dataset, columns: Sequence[str] = ("input_ids",)) -> str:
+    """A hash of some columns' values (numbers, or lists of them) in the rows' order, without a Python object each."""
+    digest = hashlib.sha256()
+    for part in rows.select_columns(list(columns)).with_format("arrow").iter(10_000):
+        for name in columns:
+            values = part[name].combine_chunks()
+            if pa.types.is_list(values.type):
+                digest.update(values.value_lengths().to_numpy().tobytes())
+                values = values.flatten()
+            digest.update(values.to_numpy().astype(np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def logits_fingerprint(
+    teacher: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizerBase, precision: str
+) -> str:
     """A hash of all that the answers depend on: teacher (weights, configuration), tokenizer, rows, precision.
 
     The rows' tokens, in order, stand for both text and maximum length: if either changes what the teacher reads,
     they change.
     """
-    digest = hashlib.sha256(models.weights_fingerprint(teacher).encode())
-    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    digest.update(precision.encode())
-    for ids in rows["input_ids"]:
-        digest.update(np.asarray(ids, dtype=np.int32).tobytes() + b"|")
-    return digest.hexdigest()[:24]
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return fingerprint(models.weights_fingerprint(teacher), vocabulary, precision, table_hash(rows))
 
 
 def add_teacher_logits(
-    rows: Dataset, teacher_rows: Dataset, teacher: PreTrainedModel, tokenizer, machine: Machine,
+    rows: Dataset,
+    teacher_rows: Dataset,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    machine: Machine,
     cache: Path | None = None,
-) -> tuple[Dataset, float]:  # fmt: skip
+) -> tuple[Dataset, float]:
     """`rows` with the column `teacher_logits`, and the seconds that the teacher needed (0 from the cache).
 
     `teacher_rows` are the same rows with the teacher's own tokens. The column is cached under a fingerprint (see
@@ -49,9 +67,10 @@ def add_teacher_logits(
     column, seconds = read_cached(folder, len(rows)), 0.0
     if column is None:
         started = time.perf_counter()
-        logits = models.predict_logits(teacher, teacher_rows, tokenizer, machine, progress="teacher's logits")
+        column = as_column(
+            models.predict_logits(teacher, teacher_rows, tokenizer, machine, progress="teacher's logits")
+        )
         seconds = time.perf_counter() - started
-        column = as_column(logits)
         write_folder(folder, column.save_to_disk)
         log.info("teacher's logits for %d rows: made in %.0f s and cached", len(rows), seconds)
     else:
@@ -70,7 +89,8 @@ def as_column(logits: np.ndarray) -> Dataset:
 
 def as_array(column: Dataset) -> np.ndarray:
     """The inverse of `as_column`: float32 [rows, classes]."""
-    return np.stack(column.with_format("numpy")[TEACHER_LOGITS][:]).astype(np.float32, copy=False)
+    lists = column.with_format("arrow")[:][TEACHER_LOGITS].combine_chunks()
+    return lists.flatten().to_numpy().reshape(len(lists), -1).astype(np.float32, copy=False)
 
 
 def read_cached(folder: Path, expected_rows: int) -> Dataset | None:

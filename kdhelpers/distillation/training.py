@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -14,14 +15,18 @@ from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 
 from kdhelpers import evaluation, models
 from kdhelpers.distillation.progress import ProgressBar
 from kdhelpers.distillation.trainer import DistillationTrainer, DistillationTrainingArguments
+from kdhelpers.errors import UserError
 from kdhelpers.runtime import Machine
 from kdhelpers.settings import RunSettings
 from kdhelpers.storage import write_folder
@@ -41,28 +46,23 @@ class Fit:
 
 @dataclass(frozen=True)
 class Training:
-    """All that one training needs besides the model: rows, settings, machine, and how it is watched.
-
-    `rows` are tokenised; they hold the column `teacher_logits` unless `settings.alpha` is 1 or a live `teacher` is
-    given. Without `steps` it is `settings.epochs` passes over `rows`. Without `folder`, checkpoints are thrown away.
-    `patience`: evaluations without gain before it stops early. `options`: TrainingArguments fields that override all.
-    """
+    """All that one training needs besides the model. `rows` are tokenised."""
 
     name: str
-    rows: Dataset
-    tokenizer: object
+    rows: Dataset  # with the column `teacher_logits`, unless alpha is 1 or a live teacher is given
+    tokenizer: PreTrainedTokenizerBase
     settings: RunSettings
     machine: Machine
     validation: Dataset | None = None
     teacher: PreTrainedModel | None = None
-    steps: int | None = None
-    folder: Path | None = None
-    patience: int | None = None
+    steps: int | None = None  # default: settings.epochs passes over the rows
+    folder: Path | None = None  # for checkpoints; None throws them away
+    patience: int | None = None  # evaluations without gain before it stops early
     resume: bool = False
-    options: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)  # TrainingArguments fields that override all
 
 
-def length_grouping(on: bool = True) -> dict:
+def length_grouping(on: bool = True) -> dict[str, Any]:
     """The TrainingArguments switch for batches of like length, by its name in the installed transformers."""
     if "train_sampling_strategy" in TrainingArguments.__dataclass_fields__:
         return {"train_sampling_strategy": "group_by_length" if on else "random"}
@@ -84,37 +84,30 @@ def training_arguments(training: Training) -> DistillationTrainingArguments:
     settings, precision = training.settings, training.machine.precision
     steps = training.steps or steps_for(settings, training.machine, len(training.rows))
     every = max(1, round(steps / max(1, round(settings.epochs))))
-    judged = training.validation is not None
-    choose = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "greater_is_better": True}
-    fields = {
+    fields: dict[str, Any] = {
         "output_dir": str(training.folder),
         "max_steps": steps,
         "per_device_train_batch_size": settings.batch_size,
         "per_device_eval_batch_size": 64,
-        "learning_rate": settings.learning_rate,
         "warmup_steps": round(settings.warmup * steps),
-        "seed": settings.seed,
         "use_cpu": not torch.accelerator.is_available(),  # bf16 on a CPU has to be asked for
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
-        "eval_strategy": "steps" if judged else "no",
-        "eval_steps": every,
-        "save_strategy": "steps",
-        "save_steps": every,
         "save_total_limit": 1,
         "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting after a resume
-        "logging_strategy": "steps",
-        "logging_steps": every,
         "report_to": "none",
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,  # a classifier uses all of its own
-        "alpha": settings.alpha,
-        "temperature": settings.temperature,
-        "hidden_states": settings.hidden_states,
-        "hidden_states_weight": settings.hidden_states_weight,
     }
-    extra = (choose if judged else {}) | length_grouping() | settings.trainer_options | training.options
-    return DistillationTrainingArguments(**(fields | extra))
+    same = ("learning_rate", "seed", "alpha", "temperature", "hidden_states", "hidden_states_weight")
+    fields |= {name: getattr(settings, name) for name in same} | length_grouping()
+    for what in ("save", "logging") if training.validation is None else ("save", "logging", "eval"):
+        fields |= {f"{what}_strategy": "steps", f"{what}_steps": every}
+    if training.validation is not None:
+        fields |= {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "greater_is_better": True}
+    # nothing is pushed to the Hub, so its token is not needed; every checkpoint would hold it in clear
+    given = {name: value for name, value in settings.trainer_options.items() if name != "hub_token"}
+    return DistillationTrainingArguments(**(fields | given | training.options))
 
 
 class EpochLines(TrainerCallback):
@@ -123,29 +116,24 @@ class EpochLines(TrainerCallback):
     def __init__(self, name: str):
         self.name, self.started = name, time.perf_counter()
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock."""
         self.started = time.perf_counter()
-        if state.is_world_process_zero:
-            log.info("%s: training for %d steps", self.name, state.max_steps)
+        log.info("%s: training for %d steps", self.name, state.max_steps)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Trainer logs losses and scores separately; remember the one for the line with the other."""
-        if state.is_world_process_zero and logs and "eval_accuracy" in logs:
-            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-            log.info(
-                "%s: step %d of %d, training loss %.3f, validation accuracy %.1f %% (%.0f s)",
-                self.name,
-                state.global_step,
-                state.max_steps,
-                losses[-1] if losses else float("nan"),
-                100 * logs["eval_accuracy"],
-                time.perf_counter() - self.started,
-            )
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+    ) -> None:
+        """Trainer logs losses and scores separately; the line with the one shows the other."""
+        if logs and "eval_accuracy" in logs:
+            loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
+            where = f"{self.name}: step {state.global_step} of {state.max_steps}, training loss {loss:.3f}"
+            seconds = time.perf_counter() - self.started
+            log.info("%s, validation accuracy %.1f %% (%.0f s)", where, 100 * logs["eval_accuracy"], seconds)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Say so where EarlyStoppingCallback has ended it."""
-        if state.is_world_process_zero and state.global_step < state.max_steps:
+        if state.global_step < state.max_steps:
             log.info("%s: stopped early, no longer gaining; step %d was the best", self.name, state.best_global_step)
 
 
@@ -161,7 +149,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
-def trainer_for(training: Training, **model: object) -> DistillationTrainer:
+def trainer_for(training: Training, **model: Any) -> DistillationTrainer:
     """The Trainer of a training. `model` is `model=`, or `model_init=` for a hyperparameter search."""
     trainer = DistillationTrainer(
         args=training_arguments(training),
@@ -177,15 +165,31 @@ def trainer_for(training: Training, **model: object) -> DistillationTrainer:
     return trainer
 
 
+def rehearse(model: PreTrainedModel, training: Training) -> None:
+    """One step on `model`, which is thrown away: options that cannot work end here, as a UserError."""
+    validation = training.validation
+    few = {"rows": training.rows.select(range(min(8, len(training.rows))))}
+    few["validation"] = validation and validation.select(range(min(8, len(validation))))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            training = replace(training, **few, folder=Path(folder), steps=1)
+            trainer_for(training, model=model)  # with whatever the run is to be reported to
+            trainer_for(replace(training, options={"report_to": "none"}), model=model).train()
+    except Exception as error:  # transformers and torch refuse options in many types
+        options = ", ".join(sorted(training.settings.trainer_options))
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"training cannot begin with the options given ({options}): {said[0]}") from error
+
+
 def fit(model: PreTrainedModel, training: Training) -> Fit:
     """Train `model`, in place, and return the checkpoint that is kept."""
     if training.folder is None:
         with tempfile.TemporaryDirectory() as folder:
             return fit(model, replace(training, folder=Path(folder)))
     trainer = trainer_for(training, model=model)
-    trainer.add_callback(EpochLines(training.name))
     bar = ProgressBar(training.name)
-    trainer.add_callback(bar)
+    for callback in (EpochLines(training.name), bar):
+        trainer.add_callback(callback)
     if training.patience is not None and training.validation is not None:
         trainer.add_callback(EarlyStoppingCallback(training.patience))
     checkpoint = last_whole_checkpoint(training.folder) if training.resume else None
@@ -200,11 +204,10 @@ def fit(model: PreTrainedModel, training: Training) -> Fit:
     return Fit(model, seconds, trainer.state.best_metric)
 
 
-
-def save_fit(folder: Path, result: Fit, tokenizer) -> None:
+def save_fit(folder: Path, result: Fit, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write a model, its tokenizer and what its training took, all or nothing."""
 
-    def save(path):
+    def save(path: str) -> None:
         result.model.save_pretrained(path)
         tokenizer.save_pretrained(path)
         record = {"seconds": result.seconds, "validation_accuracy": result.validation_accuracy}
@@ -227,6 +230,7 @@ def load_fit(folder: Path) -> Fit | None:
 
 def ready_to_train(model: PreTrainedModel, settings: RunSettings) -> PreTrainedModel:
     """Dropout and frozen word embeddings as the settings say, for control and student alike."""
-    if settings.dropout is not None:
-        models.set_dropout(model, settings.dropout)
+    dropout = 0.0 if settings.hidden_states != "none" else settings.dropout  # see HiddenStatesLoss
+    if dropout is not None:
+        models.set_dropout(model, dropout)
     return model if settings.train_embeddings else models.freeze_word_embeddings(model)

@@ -6,11 +6,11 @@ from kdhelpers.evaluation.comparison import (
     Card,
     Comparison,
     SeedsComparison,
+    bootstrap_interval,
     compare,
     gained_and_lost,
     mcnemar_p,
     minimum_detectable_effect,
-    over_seeds,
     paired,
     paired_over_seeds,
     score_table,
@@ -18,7 +18,6 @@ from kdhelpers.evaluation.comparison import (
 from kdhelpers.evaluation.gate import check_teacher
 from kdhelpers.evaluation.metrics import (
     agreement,
-    bootstrap_interval,
     compute_metrics,
     expected_calibration_error,
     mean_kl,
@@ -27,6 +26,7 @@ from kdhelpers.evaluation.metrics import (
 )
 from kdhelpers.evaluation.report import (
     draw_result,
+    over_seeds,
     result_lines,
     seeds_lines,
     write_model_card,

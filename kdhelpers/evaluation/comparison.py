@@ -1,31 +1,35 @@
 """Is one model really better than another? Every model scored on the same rows, two of them compared row by row."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from kdhelpers.errors import UserError
-from kdhelpers.evaluation.metrics import bootstrap_interval, score
+from kdhelpers.evaluation.metrics import score
 
 TOO_COARSE = 0.05  # rows that show only larger differences than this (as a fraction) are called too few
 NAMES = {"teacher": "the teacher", "control": "the control without a teacher", "student": "the distilled student"}
 
-COLUMNS = {  # key in `scores`: (heading, how it is written)
-    "accuracy": ("accuracy", lambda v: f"{100 * v:.1f} %"),
-    "interval95": ("95 % interval", lambda v: f"{100 * v[0]:.1f} to {100 * v[1]:.1f}"),
-    "f1_macro": ("macro F1", lambda v: f"{v:.3f}"),
-    "mcc": ("MCC", lambda v: f"{v:.3f}"),
-    "ece": ("calibration error", lambda v: f"{100 * v:.1f} %"),
-    "agreement": ("agrees with teacher", lambda v: f"{100 * v:.1f} %"),
-    "agreement_right": ("where it is right", lambda v: f"{100 * v:.1f} %"),
-    "agreement_wrong": ("where it is wrong", lambda v: f"{100 * v:.1f} %"),
-    "mean_kl": ("KL to teacher", lambda v: f"{v:.3f}"),
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key in `scores`: heading, and how it is written
+    "accuracy": ("accuracy", _percent),
+    "interval95": ("95 % interval", lambda pair: f"{100 * pair[0]:.1f} to {100 * pair[1]:.1f}"),
+    "f1_macro": ("macro F1", "{:.3f}".format),
+    "mcc": ("MCC", "{:.3f}".format),
+    "ece": ("calibration error", _percent),
+    "agreement": ("agrees with teacher", _percent),
+    "agreement_right": ("where it is right", _percent),
+    "agreement_wrong": ("where it is wrong", _percent),
+    "mean_kl": ("KL to teacher", "{:.3f}".format),
 }
-
-
-# --- two models, paired row by row ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,12 @@ class Comparison:
 
 
 def mcnemar_p(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
-    """Exact two-sided McNemar test on paired right/wrong answers; 1.0 where no row tells the models apart."""
-    only_a = int(np.sum(correct_a & ~correct_b))
-    only_b = int(np.sum(correct_b & ~correct_a))
+    """Exact two-sided McNemar test on paired right/wrong answers; 1.0 where no row tells the models apart.
+
+    >>> mcnemar_p(np.ones(6, bool), np.zeros(6, bool))  # six rows, all one way: the fewest that can show anything
+    0.03125
+    """
+    only_a, only_b = (int(np.sum(one & ~other)) for one, other in ((correct_a, correct_b), (correct_b, correct_a)))
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
 
 
@@ -72,39 +79,43 @@ def paired(
     than `TOO_COARSE`.
     """
     correct_a, correct_b = np.asarray(predictions_a) == labels, np.asarray(predictions_b) == labels
-    per_row = correct_a.astype(float) - correct_b.astype(float)
-    low, high = difference_interval(per_row)
-    p = mcnemar_p(correct_a, correct_b)
-    difference = float(per_row.mean())
+    per_row = correct_a.astype(float) - correct_b
+    (low, high), p = bootstrap_interval(per_row), mcnemar_p(correct_a, correct_b)
+    difference, rows = float(per_row.mean()), len(labels)
     gained, lost = int((per_row > 0).sum()), int((per_row < 0).sum())
     facts = (
-        f"{100 * difference:+.1f} points on {len(labels)} rows, "
-        f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, McNemar p = {p:.2g}, {gained} rows gained, {lost} lost"
+        f"{100 * difference:+.1f} points on {rows} rows, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
+        f"McNemar p = {p:.2g}, {gained} rows gained, {lost} lost"
     )
-    if p < 0.05 and low > 0:
-        text = f"{name_a} is better than {name_b} ({facts})"
-    elif p < 0.05 and high < 0:
-        text = f"{name_a} is worse than {name_b} ({facts})"
+    if p < 0.05 and (low > 0 or high < 0):
+        text = f"{name_a} is {'better' if low > 0 else 'worse'} than {name_b} ({facts})"
     else:
-        visible = minimum_detectable_effect(len(labels), (gained + lost) / len(labels))
-        text = f"no evidence of a difference between {name_a} and {name_b} ({facts}); "
-        text += "too few rows: " if visible > TOO_COARSE else ""
+        visible = minimum_detectable_effect(rows, (gained + lost) / rows)
+        few = "too few rows: " if visible > TOO_COARSE else ""
+        text = f"no evidence of a difference between {name_a} and {name_b} ({facts}); {few}"
         text += f"these rows could show a difference of {100 * visible:.1f} points or more"
-    return Comparison(len(labels), difference, (low, high), p, gained, lost, text)
+    return Comparison(rows, difference, (low, high), p, gained, lost, text)
 
 
-def difference_interval(per_row: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a mean of paired differences (-1, 0 or 1): bootstrap, and never of width 0.
+def bootstrap_interval(table: np.ndarray, resamples: int = 9999) -> tuple[float, float]:
+    """95 % interval of the mean of paired differences (-1, 0 or 1), [rows] or [seeds, rows]; never of width 0.
 
-    Where no row differs, the largest share of differing rows that 0 of so many would still allow at 95 % bounds it.
+    A hierarchical percentile bootstrap (Efron and Tibshirani 1993): seeds are drawn again, and rows, the same for
+    every seed. Where all values are equal, it is as wide as the share of others that so many rows may hide at 95 %.
     """
-    if (per_row == per_row[0]).all():
-        slack = float(1 - 0.05 ** (1 / len(per_row)))
-        return max(-1.0, float(per_row[0]) - slack), min(1.0, float(per_row[0]) + slack)
-    return bootstrap_interval(per_row)
-
-
-# --- over several seeds -----------------------------------------------------------------------------------------
+    table = np.atleast_2d(table)
+    seeds, rows = table.shape
+    first = float(table.flat[0])
+    if (table == first).all():
+        hidden = 1 - 0.05 ** (1 / rows)
+        return max(-1.0, first - hidden), min(1.0, first + hidden)
+    draw = np.random.default_rng(0)
+    patterns, counts = np.unique(table, axis=1, return_counts=True)  # rows on which the seeds say the same are alike
+    of_seeds = draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    of_rows = draw.multinomial(rows, counts / rows, size=resamples) / rows
+    means = ((of_seeds @ patterns) * of_rows).sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -122,16 +133,15 @@ def paired_over_seeds(
 ) -> SeedsComparison:
     """Does the way of training `a` beat `b`? Right/wrong answers [rows] by seed; the seeds that both have count.
 
-    The interval is a hierarchical bootstrap: seeds are drawn again, and rows, the same for every seed. (Three seeds
-    on the same 1,000 rows are no 3,000 rows; and three seeds are few, so it is wide.) Raises UserError where there
-    is no common seed.
+    A verdict needs an interval over seeds and rows without 0. (Three seeds on the same 1,000 rows are no 3,000 rows;
+    and three seeds are few, so it is wide.) Raises UserError where there is no common seed.
     """
     seeds = sorted(set(correct_a) & set(correct_b))
     if not seeds:
         raise UserError(f"no seed has both {name_a!r} and {name_b!r}")
-    table = np.array([correct_a[seed].astype(float) - correct_b[seed].astype(float) for seed in seeds])
-    by_seed = {int(seed): float(row.mean()) for seed, row in zip(seeds, table, strict=True)}
-    low, high = hierarchical_interval(table)
+    table = np.array([correct_a[seed].astype(float) - correct_b[seed] for seed in seeds])
+    by_seed = dict(zip(map(int, seeds), table.mean(1).tolist(), strict=True))
+    low, high = bootstrap_interval(table)
     verdict = "is better than" if low > 0 else "is worse than" if high < 0 else "shows no evidence of a difference from"
     each = ", ".join(f"{100 * value:+.1f}" for value in by_seed.values())
     text = (
@@ -139,47 +149,6 @@ def paired_over_seeds(
         f"95 % interval over seeds and rows {100 * low:+.1f} to {100 * high:+.1f}"
     )
     return SeedsComparison(by_seed, float(table.mean()), (low, high), text)
-
-
-def hierarchical_interval(table: np.ndarray, resamples: int = 4999, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of [seeds, rows], both drawn again with replacement."""
-    draw = np.random.default_rng(seed)
-    seeds, rows = table.shape
-    if (table == table.flat[0]).all():
-        return difference_interval(table[0])
-    of_seeds = draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    of_rows = draw.multinomial(rows, np.full(rows, 1 / rows), size=resamples) / rows
-    means = np.einsum("bs,sr,br->b", of_seeds, table, of_rows, optimize=True)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def over_seeds(runs: list[dict], predictions: list[pd.DataFrame]) -> dict:
-    """The summary of several runs' metrics.json and predictions.csv: means, spread, and one verdict over seeds."""
-    names = [name for name in NAMES if name in runs[0]]
-    scores = {name: np.array([run[name]["test_accuracy"] for run in runs]) for name in names}
-    summary = {
-        "recipe": runs[0]["recipe"],
-        "mean": {name: float(values.mean()) for name, values in scores.items()},
-        "spread": {name: float(values.std(ddof=1)) for name, values in scores.items()},
-        "share_of_teacher": float(scores["student"].mean() / scores["teacher"].mean()),
-        "runs": runs,
-    }
-    if "control" in scores:
-        right = {
-            name: {
-                run["seed"]: (table[name] == table["label"]).to_numpy()
-                for run, table in zip(runs, predictions, strict=True)
-            }
-            for name in ("student", "control")
-        }
-        found = paired_over_seeds(right["student"], right["control"], NAMES["student"], NAMES["control"])
-        summary["verdict"] = {"by_seed": found.by_seed, "difference": found.difference, "text": found.text}
-        summary["verdict"]["interval95"] = found.interval95
-    return summary
-
-
-# --- the card ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -205,15 +174,14 @@ class Card:
 
 def score_table(scores: dict[str, dict]) -> pd.DataFrame:
     """Scores as `score` returns them, written as text: a row a model, a column a score."""
+    shown = {key: column for key, column in COLUMNS.items() if any(key in values for values in scores.values())}
     rows = {
         name: {
-            heading: "" if values[key] is None else write(values[key])
-            for key, (heading, write) in COLUMNS.items()
-            if key in values
+            heading: "" if values.get(key) is None else write(values[key]) for key, (heading, write) in shown.items()
         }
         for name, values in scores.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def compare(
@@ -224,6 +192,9 @@ def compare(
     `logits` maps names to float arrays [rows, classes], `labels` are class ids [rows], every row labelled. Raises
     UserError for names that are not there, other numbers of rows, logits that are not finite, or rows without a
     label.
+
+    >>> compare({"student": np.eye(2), "control": 1 - np.eye(2)}, np.array([0, 1])).comparison.difference
+    1.0
     """
     labels = np.asarray(labels)
     for name in (a, b):
@@ -237,17 +208,21 @@ def compare(
     if len(labels) == 0 or labels.min() < 0:
         raise UserError("every row needs a label to be compared on: leave the unlabelled ones out")
     scores = {name: score(values, labels, logits.get(teacher)) for name, values in logits.items()}
-    predictions = {name: values.argmax(-1) for name, values in logits.items()}
-    verdict = paired(predictions[a], predictions[b], labels, NAMES.get(a, a), NAMES.get(b, b))
-    return Card(scores, verdict)
+    first, second = (logits[name].argmax(-1) for name in (a, b))
+    return Card(scores, paired(first, second, labels, NAMES.get(a, a), NAMES.get(b, b)))
 
 
-def gained_and_lost(texts, labels, predictions_a, predictions_b, label_names: list[str], rows: int = 5) -> pd.DataFrame:
+def gained_and_lost(
+    texts: Sequence[str],
+    labels: np.ndarray,
+    predictions_a: np.ndarray,
+    predictions_b: np.ndarray,
+    label_names: list[str],
+    rows: int = 5,
+) -> pd.DataFrame:
     """Texts that only `a` gets right (gained) and that only `b` gets right (lost), up to `rows` of each."""
     right_a, right_b = np.asarray(predictions_a) == labels, np.asarray(predictions_b) == labels
     found = [("gained", i) for i in np.flatnonzero(right_a & ~right_b)[:rows]]
     found += [("lost", i) for i in np.flatnonzero(right_b & ~right_a)[:rows]]
-    return pd.DataFrame(
-        [{"": kind, "label": label_names[labels[i]], "text": texts[int(i)]} for kind, i in found],
-        columns=["", "label", "text"],
-    )
+    shown = [(kind, label_names[labels[i]], texts[int(i)]) for kind, i in found]
+    return pd.DataFrame(shown, columns=["", "label", "text"])

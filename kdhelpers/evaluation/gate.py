@@ -11,9 +11,6 @@ from kdhelpers.errors import UserError
 
 log = logging.getLogger(__name__)
 
-RESAMPLES = 1999
-LEVEL = 0.05
-
 
 def check_teacher(logits: np.ndarray, labels: np.ndarray, label_names: list[str], accept: bool = False) -> float:
     """The teacher's accuracy on labelled rows. Raises UserError for a teacher that a student should not learn from.
@@ -21,52 +18,55 @@ def check_teacher(logits: np.ndarray, labels: np.ndarray, label_names: list[str]
     Refused are logits that are not finite, labels that look swapped (another assignment of the names would be far
     better: a teacher with swapped names loads without a word), and answers that have nothing to do with the labels
     (permutation test at 5 %). A teacher without a mistake always passes, and so does one on rows that are too few
-    to tell. With `accept` the last two are said, not raised. `logits` [rows, classes], `labels` [rows], -100 without.
+    to tell. With `accept` the last two are said, not raised. `logits` [rows, classes], `labels` [rows]; rows without a
+    label (below 0) are left out, and without any the accuracy is NaN.
     """
     if not np.isfinite(logits).all():
         raise UserError("the teacher's logits hold NaN or infinite values: its weights are damaged, load others")
     known = labels >= 0
-    predictions, labels = logits[known].argmax(-1), labels[known]
-    accuracy = float((predictions == labels).mean())
-    problem = _looks_swapped(predictions, labels, label_names) or _looks_like_guessing(predictions, labels)
+    if not known.any():
+        log.info("no labelled row: whether the teacher is right cannot be checked")
+        return float("nan")
+    confusion = confusion_matrix(logits[known].argmax(-1), labels[known], labels=range(len(label_names)))
+    problem = _swapped(confusion, label_names) or _guessing(confusion)
     if problem and not accept:
         raise UserError(f"{problem}; --accept-teacher distils it all the same")
     if problem:
         log.info("accepted: %s", problem)
-    return accuracy
+    return float(np.trace(confusion) / confusion.sum())
 
 
-def _looks_swapped(predictions: np.ndarray, labels: np.ndarray, label_names: list[str]) -> str | None:
+def _swapped(confusion: np.ndarray, label_names: list[str]) -> str | None:
     """The sentence for a teacher that would be far better with its labels assigned otherwise; else None."""
-    confusion = confusion_matrix(predictions, labels, labels=range(len(label_names)))
     said, meant = linear_sum_assignment(-confusion)
-    best, right = int(confusion[said, meant].sum()), int(np.trace(confusion))
-    # the rows on which the two assignments differ, as a coin that should be fair if neither were better
-    if best - right < 0.1 * len(labels) or stats.binomtest(right, best + right, 0.5).pvalue > 0.01:
+    moved = said != meant
+    better, as_named = int(confusion[said, meant][moved].sum()), int(np.diag(confusion)[moved].sum())
+    # twice as many right as with the names it has, and more than the best of several assignments owes to luck
+    if better < 2 * as_named or stats.binomtest(as_named, max(1, better + as_named)).pvalue > 0.01:
         return None
-    swaps = ", ".join(f"{label_names[a]!r} as {label_names[b]!r}" for a, b in zip(said, meant, strict=True) if a != b)
+    rows, right = int(confusion.sum()), int(np.trace(confusion))
+    swaps = ", ".join(
+        f"{label_names[a]!r} as {label_names[b]!r}" for a, b in zip(said[moved], meant[moved], strict=True)
+    )
     return (
-        f"the teacher's labels look swapped: {100 * right / len(labels):.1f} % of {len(labels)} rows are right, but "
-        f"{100 * best / len(labels):.1f} % with {swaps}: correct id2label and label2id in its config.json"
+        f"the teacher's labels look swapped: {100 * right / rows:.1f} % of {rows} rows are right, but "
+        f"{100 * (right - as_named + better) / rows:.1f} % with {swaps}: correct id2label and label2id in its config"
     )
 
 
-def _looks_like_guessing(predictions: np.ndarray, labels: np.ndarray) -> str | None:
+def _guessing(confusion: np.ndarray) -> str | None:
     """The sentence for a teacher whose answers have nothing to do with the labels; else None."""
-    right = int((predictions == labels).sum())
-    if right == len(labels) or len(set(labels)) == 1:  # nothing against it, or nothing that could tell
+    rows, right, of_class = int(confusion.sum()), int(np.trace(confusion)), confusion.sum(0)
+    perfect = stats.random_table(of_class, of_class)  # a perfect teacher's answers in any order
+    if right == rows or perfect.pmf(np.diag(of_class)) > 0.05:
+        if right < rows:
+            log.info("%d labelled rows are too few to judge a teacher on", rows)
         return None
-    draw = np.random.default_rng(0)
-    by_luck = np.array([(predictions == draw.permutation(labels)).sum() for _ in range(RESAMPLES)])
-    perfect_by_luck = np.array([(labels == draw.permutation(labels)).all() for _ in range(RESAMPLES)])
-    if perfect_by_luck.mean() > LEVEL:
-        log.info("%d labelled rows are too few to judge a teacher on", len(labels))
+    by_luck = stats.random_table(confusion.sum(1), of_class, seed=0).rvs(1999, method="patefield")
+    if (1 + (np.trace(by_luck, axis1=1, axis2=2) >= right).sum()) / 2000 < 0.05:
         return None
-    if (1 + (by_luck >= right).sum()) / (1 + RESAMPLES) < LEVEL:
-        return None
-    commonest = np.bincount(labels).max()
     return (
-        f"the teacher is not shown to be better than guessing: {100 * right / len(labels):.1f} % of {len(labels)} rows "
-        f"are right, where the commonest class alone has {100 * commonest / len(labels):.1f} %: take another teacher, "
-        "more labelled rows or more --teacher-epochs"
+        f"the teacher is not shown to be better than guessing: {100 * right / rows:.1f} % of {rows} rows are right, "
+        f"where the commonest class alone has {100 * of_class.max() / rows:.1f} %: take another teacher, more labelled "
+        "rows or more --teacher-epochs"
     )

@@ -21,6 +21,7 @@ from kdhelpers.models.loading import (
     load_config,
     load_tokenizer,
     locate,
+    require_single_label,
     weights_fingerprint,
 )
 from kdhelpers.models.tokenizers import (
@@ -37,6 +38,6 @@ __all__ = [
     "EMBEDDED_BACKBONE", "LoadedModel", "TokenizerReport", "align_labels", "cased", "compare_tokenizers",
     "count_parameters", "cut_layers", "encoder_layers", "evenly_spaced_layers", "freeze_word_embeddings",
     "hub_revision", "label_names_of", "load_classifier", "load_config", "load_tokenizer", "locate", "num_layers",
-    "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer", "reset_head", "set_dropout", "set_labels",
-    "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
+    "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer", "require_single_label", "reset_head",
+    "set_dropout", "set_labels", "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Traps 7, 10 to 19: the trainer, on tiny random models."""
+"""The trainer, on tiny random models."""
 
 import copy
 import dataclasses
@@ -17,20 +17,20 @@ from transformers import (
     HfArgumentParser,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from kdhelpers import fitting, models
-from kdhelpers.losses import UNLABELLED, distillation_loss
-from kdhelpers.recipes import MOVIE_SNIPPETS
-from kdhelpers.trainer import (
-    TEACHER_LOGITS,
+from kdhelpers import models
+from kdhelpers.data import TEACHER_LOGITS, UNLABELLED
+from kdhelpers.distillation import (
     DistillationTrainer,
     DistillationTrainingArguments,
-    ShuffledLengthSampler,
+    distillation_loss,
+    length_grouping,
 )
+from kdhelpers.distillation.trainer import ShuffledLengthSampler
+from kdhelpers.errors import UserError
 from tests.tiny import tiny_bert, tiny_distilbert, tiny_tokenizer
 
 ROWS = 16
@@ -106,14 +106,14 @@ def no_dropout(model):
     return models.set_dropout(model, 0.0)
 
 
-def test_trap_07_extra_padding_leaves_the_loss_unchanged(student, rows, tokenizer, tmp_path):
+def test_extra_padding_leaves_the_loss_unchanged(student, rows, tokenizer, tmp_path):
     trainer = trainer_for(no_dropout(student).train(), rows, tokenizer, tmp_path)
     short = trainer.compute_loss(student, batch_of(rows, tokenizer))
     long = trainer.compute_loss(student, batch_of(rows, tokenizer, padding="max_length", max_length=30))
     assert short.item() == pytest.approx(long.item(), abs=1e-5)
 
 
-def test_trap_08_no_teacher_parameter_moves(student, rows, tokenizer, tmp_path):
+def test_no_teacher_parameter_moves(student, rows, tokenizer, tmp_path):
     teacher = tiny_bert()
     before = copy.deepcopy(teacher.state_dict())
     trainer_for(student, rows.remove_columns(TEACHER_LOGITS), tokenizer, tmp_path, teacher, max_steps=3).train()
@@ -122,7 +122,7 @@ def test_trap_08_no_teacher_parameter_moves(student, rows, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("use_teacher_column", [True, False])
-def test_trap_10_accumulation_changes_nothing(rows, tokenizer, tmp_path, use_teacher_column):
+def test_accumulating_over_small_batches_changes_nothing(rows, tokenizer, tmp_path, use_teacher_column):
     """One step on 8 rows at once, and on 4 micro-batches of 2: same loss, same weights."""
     weights, losses = [], []
     data = rows.select(range(8))
@@ -142,20 +142,14 @@ def test_trap_10_accumulation_changes_nothing(rows, tokenizer, tmp_path, use_tea
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-6)
 
 
-def test_trap_10_both_cures_are_in_place(student, rows, tokenizer, tmp_path):
-    trainer = trainer_for(student, rows, tokenizer, tmp_path)
-    assert trainer.model_accepts_loss_kwargs is False
-    assert DistillationTrainer.loss_is_scaled_for_ga is False
-
-
-def test_trap_11_num_items_in_batch_is_accepted(student, rows, tokenizer, tmp_path):
+def test_num_items_in_batch_is_accepted(student, rows, tokenizer, tmp_path):
     trainer = trainer_for(no_dropout(student).train(), rows, tokenizer, tmp_path)
     batch = batch_of(rows, tokenizer)
     with_items = trainer.compute_loss(student, batch, num_items_in_batch=torch.tensor(99))
     assert with_items.item() == pytest.approx(trainer.compute_loss(student, batch).item())
 
 
-def test_trap_12_the_teacher_stays_in_eval_mode(student, rows, tokenizer, tmp_path):
+def test_the_teacher_stays_in_eval_mode(student, rows, tokenizer, tmp_path):
     teacher = tiny_bert().train()
     modes = []
 
@@ -174,7 +168,7 @@ def test_trap_12_the_teacher_stays_in_eval_mode(student, rows, tokenizer, tmp_pa
     assert not teacher.training
 
 
-def test_trap_13_eval_loss_is_plain_cross_entropy_and_runs_no_teacher(rows, tokenizer, tmp_path):
+def test_eval_loss_is_plain_cross_entropy_and_runs_no_teacher(rows, tokenizer, tmp_path):
     class Loud(torch.nn.Module):
         def forward(self, *args, **kwargs):
             raise AssertionError("the teacher ran in evaluation")
@@ -192,10 +186,10 @@ def test_trap_13_eval_loss_is_plain_cross_entropy_and_runs_no_teacher(rows, toke
         with torch.no_grad():
             logits = trainer.model(**{k: v for k, v in batch_of(rows, tokenizer).items() if k != TEACHER_LOGITS}).loss
         assert seen[-1] == pytest.approx(logits.item(), rel=1e-4)
-    assert len(set(seen)) == len({round(loss, 6) for loss in seen})
+    assert seen == pytest.approx([seen[0]] * 3, rel=1e-6), "one student, one loss, whatever alpha and temperature"
 
 
-def test_trap_14_a_checkpoint_holds_the_student_alone(rows, tokenizer, tmp_path):
+def test_a_checkpoint_holds_the_student_alone(rows, tokenizer, tmp_path):
     teacher = tiny_bert(layers=4)
     student = models.student_from_layers(teacher, (2, 4))
     trainer = trainer_for(
@@ -209,7 +203,7 @@ def test_trap_14_a_checkpoint_holds_the_student_alone(rows, tokenizer, tmp_path)
 
 
 @pytest.mark.parametrize("by_length", [False, True])
-def test_trap_15_killed_and_resumed_is_never_interrupted(rows, tokenizer, tmp_path, by_length):
+def test_killed_and_resumed_is_never_interrupted(rows, tokenizer, tmp_path, by_length):
     """Stopped in the middle of the second epoch; dropout stays on, so the random states must come back too."""
 
     class Kill(TrainerCallback):
@@ -221,7 +215,7 @@ def test_trap_15_killed_and_resumed_is_never_interrupted(rows, tokenizer, tmp_pa
         set_seed(0)
         trainer = trainer_for(
             tiny_bert(), rows, tokenizer, folder, per_device_train_batch_size=4, max_steps=12, logging_steps=1,
-            save_strategy="steps", save_steps=1, **fitting.length_grouping(by_length),
+            save_strategy="steps", save_steps=1, **length_grouping(by_length),
         )  # fmt: skip
         if kill:
             trainer.add_callback(Kill())
@@ -240,7 +234,7 @@ def test_trap_15_killed_and_resumed_is_never_interrupted(rows, tokenizer, tmp_pa
         assert torch.equal(ours, theirs)
 
 
-def test_trap_16_alpha_and_temperature_are_fields(tmp_path):
+def test_alpha_and_temperature_are_fields(tmp_path):
     ours = arguments(tmp_path, alpha=0.25, temperature=4)
     assert (ours.to_dict()["alpha"], ours.to_dict()["temperature"]) == (0.25, 4.0)
     assert dataclasses.replace(ours, learning_rate=1e-3).alpha == 0.25
@@ -249,7 +243,7 @@ def test_trap_16_alpha_and_temperature_are_fields(tmp_path):
     assert (parsed.alpha, parsed.temperature) == (0.1, 7.0)
 
 
-def test_trap_16_they_reach_the_saved_arguments(student, rows, tokenizer, tmp_path):
+def test_alpha_and_temperature_reach_the_saved_arguments(student, rows, tokenizer, tmp_path):
     trainer = trainer_for(student, rows, tokenizer, tmp_path, alpha=0.25, temperature=4)
     trainer.save_model(str(tmp_path / "saved"))
     saved = torch.load(tmp_path / "saved" / "training_args.bin", weights_only=False)
@@ -257,19 +251,19 @@ def test_trap_16_they_reach_the_saved_arguments(student, rows, tokenizer, tmp_pa
 
 
 @pytest.mark.parametrize(("name", "value"), [("alpha", 2), ("alpha", -0.5), ("temperature", 0)])
-def test_trap_16_nonsense_is_refused_at_once(tmp_path, name, value):
+def test_nonsense_is_refused_at_once(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name}.*{value}"):
         arguments(tmp_path, **{name: value})
 
 
-def test_trap_17_a_search_keeps_floats(tmp_path):
+def test_a_search_keeps_floats(tmp_path):
     """Trainer casts a trial's value to the old one's type: with ints, 0.1247 would become 0 and 3.5 would become 3."""
     ours = arguments(tmp_path, alpha=1, temperature=4)
     assert type(ours.alpha)(0.1247) == 0.1247
     assert type(ours.temperature)(3.5) == 3.5
 
 
-def test_trap_18_label_smoothing_reaches_the_loss(rows, tokenizer, tmp_path):
+def test_label_smoothing_reaches_the_loss(rows, tokenizer, tmp_path):
     losses = []
     for smoothing in (0.0, 0.2):
         set_seed(0)
@@ -285,7 +279,7 @@ def test_trap_18_label_smoothing_reaches_the_loss(rows, tokenizer, tmp_path):
     assert losses[0] != losses[1]
 
 
-def test_trap_04_alpha_one_trains_as_plain_trainer_does(rows, tokenizer, tmp_path):
+def test_alpha_one_trains_as_plain_trainer_does(rows, tokenizer, tmp_path):
     weights = []
     for cls in (DistillationTrainer, Trainer):
         set_seed(0)
@@ -295,7 +289,7 @@ def test_trap_04_alpha_one_trains_as_plain_trainer_does(rows, tokenizer, tmp_pat
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
 
 
-def test_trap_22_the_teacher_gets_inputs_that_the_student_does_not_read(rows, tokenizer, tmp_path):
+def test_the_teacher_gets_inputs_that_the_student_does_not_read(rows, tokenizer, tmp_path):
     """A DistilBERT student knows no token_type_ids; its BERT teacher must still see those of the second segment."""
     teacher, student = tiny_bert(), tiny_distilbert()
     segments = rows.remove_columns([TEACHER_LOGITS, "token_type_ids"]).add_column(
@@ -312,7 +306,6 @@ def test_trap_22_the_teacher_gets_inputs_that_the_student_does_not_read(rows, to
 
 
 def test_a_batch_without_labels_trains(student, rows, tokenizer, tmp_path):
-    """Trap 9, through Trainer."""
     unlabelled = rows.remove_columns("labels").add_column("labels", [UNLABELLED] * ROWS)
     trainer = trainer_for(student, unlabelled, tokenizer, tmp_path, max_steps=2, logging_steps=1)
     trainer.train()
@@ -330,13 +323,51 @@ def test_a_teacher_with_other_labels_is_refused(student, rows, tokenizer, tmp_pa
         trainer_for(student, rows, tokenizer, tmp_path, teacher=tiny_bert(labels=3))
 
 
+def test_rows_without_a_label_column_train_where_alpha_is_zero(student, rows, tokenizer, tmp_path):
+    trainer = trainer_for(student, rows.remove_columns("labels"), tokenizer, tmp_path, alpha=0.0, logging_steps=1)
+    trainer.train()
+    assert losses_of(trainer)[0] > 0.01
+    trainer = trainer_for(student, rows.remove_columns("labels"), tokenizer, tmp_path, alpha=0.5)
+    with pytest.raises(UserError, match="labels are needed"):
+        trainer.train()
+
+
+def multi_label():
+    model = tiny_bert()
+    model.config.problem_type = "multi_label_classification"
+    return model
+
+
+@pytest.mark.parametrize("make", [multi_label, lambda: tiny_bert(labels=1)])
+def test_what_no_softmax_is_for_is_refused(rows, tokenizer, tmp_path, make):
+    """Several labels a text, or one number: their distillation by softmax would train without an error."""
+    with pytest.raises(UserError, match="the student is for"):
+        trainer_for(make(), rows, tokenizer, tmp_path)
+    with pytest.raises(UserError, match="the teacher is for"):
+        trainer_for(tiny_bert(), rows, tokenizer, tmp_path, teacher=make())
+
+
+def test_one_process_uses_one_gpu(student, rows, tokenizer, tmp_path):
+    """With four GPUs Trainer would take batches of 32 rows, and 2 steps on 16 rows would be two epochs."""
+    args = arguments(tmp_path, max_steps=2)
+    args.device  # noqa: B018  (Trainer counts the GPUs when it is first asked)
+    args._n_gpu = 4
+    trainer = DistillationTrainer(
+        student, args, DataCollatorWithPadding(tokenizer), train_dataset=rows, processing_class=tokenizer
+    )
+    trainer.train()
+    assert (args.n_gpu, args.train_batch_size) == (1, 8)
+    assert trainer.state.epoch == 1
+    assert not isinstance(trainer.model_wrapped, torch.nn.DataParallel)
+
+
 DDP_SCRIPT = """
 import json, sys
 import torch
 from datasets import load_from_disk
 from transformers import DataCollatorWithPadding, AutoTokenizer, set_seed
-from kdhelpers import fitting, models
-from kdhelpers.trainer import DistillationTrainer, DistillationTrainingArguments
+from kdhelpers import models, runtime
+from kdhelpers.distillation import DistillationTrainer, DistillationTrainingArguments
 folder, batch_size = sys.argv[1], int(sys.argv[2])
 set_seed(0)
 model = models.set_dropout(models.load_classifier(folder + "/model", None).model, 0.0)
@@ -353,11 +384,11 @@ trainer = DistillationTrainer(
 trainer.train()
 if trainer.is_world_process_zero():
     print(json.dumps([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
-fitting.end_processes()
+runtime.end_processes()
 """
 
 
-def test_trap_19_two_processes_are_one_with_the_same_global_batch(rows, tokenizer, tmp_path):
+def test_two_processes_are_one_with_the_same_global_batch(rows, tokenizer, tmp_path):
     set_seed(0)
     tiny_bert().save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
@@ -375,59 +406,6 @@ def test_trap_19_two_processes_are_one_with_the_same_global_batch(rows, tokenize
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-WAITING_SCRIPT = """
-import os, sys, time
-from pathlib import Path
-from kdhelpers import fitting
-mark = Path(sys.argv[1], "mark")
-with fitting.first_process_first():
-    if os.environ["RANK"] == "0":
-        time.sleep(2)
-        mark.touch()
-    assert mark.is_file(), "did not wait"
-fitting.end_processes()
-"""
-
-
-def test_processes_on_a_cpu_wait_for_the_first(tmp_path):
-    script = tmp_path / "waiting.py"
-    script.write_text(WAITING_SCRIPT)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [sys.executable, *launcher, str(script), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_two_processes_meet_a_users_mistake_without_a_traceback(tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kdhelpers"]
-    options = ["distill", "--train", "nowhere.csv", "--validation", "nowhere.csv", "--test", "nowhere.csv"]
-    options += ["--output", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, *launcher, *options], capture_output=True, text=True, timeout=120)
-    said = done.stdout + done.stderr
-    assert "error: no file nowhere.csv" in said
-    assert "[rank" not in said  # what torch puts before every line of a process's traceback
-
-
-def test_precision_options_are_trainers_own(tmp_path):
-    for precision in ("bf16", "fp32"):
-        made = fitting.training_arguments(
-            tmp_path, MOVIE_SNIPPETS, steps=10, evaluations=2, seed=1, precision=precision, has_validation=True,
-        )  # fmt: skip
-        assert made.bf16 == (precision == "bf16")
-        assert (made.warmup_steps, made.eval_steps, made.load_best_model_at_end) == (1, 5, True)
-    assert isinstance(made, TrainingArguments)
-
-
-def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    """A killed run leaves one: without its trainer_state.json, or with a piece of it."""
-    assert fitting.last_whole_checkpoint(tmp_path / "none") is None
-    for step, state in ((16, '{"global_step": 16}'), (9, '{"global_step": 9}'), (32, '{"global_s'), (48, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert fitting.last_whole_checkpoint(tmp_path).name == "checkpoint-16"
-
-
 def test_batches_of_like_length_come_in_random_order():
     lengths = [random.Random(seed).randint(4, 60) for seed in range(1003)]
     sampler = ShuffledLengthSampler(16, lengths=lengths, seed=1)
@@ -442,34 +420,3 @@ def test_batches_of_like_length_come_in_random_order():
     assert list(sampler) != first
     sampler.set_epoch(0)
     assert list(sampler) == first
-
-
-def test_a_torn_checkpoint_changes_nothing(rows, tokenizer, tmp_path):
-    """A run that was killed while it wrote its very first checkpoint starts anew, and ends as if unbroken."""
-
-    recipe = dataclasses.replace(MOVIE_SNIPPETS, batch_size=4, learning_rate=1e-3, warmup=0.0, alpha=1.0)
-
-    def weights(folder):
-        set_seed(0)
-        arguments = fitting.training_arguments(
-            folder, recipe, steps=6, evaluations=2, seed=1, precision="fp32", has_validation=False
-        )
-        fit = fitting.fit("student", tiny_bert(), rows, None, tokenizer, arguments, resume=True)
-        return torch.cat([parameter.flatten() for parameter in fit.model.parameters()])
-
-    unbroken = weights(tmp_path)
-    (checkpoint,) = tmp_path.glob("checkpoint-*")
-    (checkpoint / "trainer_state.json").unlink()
-    (checkpoint / "model.safetensors").write_bytes(b"torn")
-    checkpoint.rename(tmp_path / "checkpoint-3")
-    assert torch.equal(weights(tmp_path), unbroken)
-
-
-def test_a_training_without_gain_stops_early_and_says_so(rows, tokenizer, tmp_path, caplog):
-    recipe = dataclasses.replace(MOVIE_SNIPPETS, batch_size=4, learning_rate=0.0)
-    arguments = fitting.training_arguments(
-        tmp_path, recipe, steps=20, evaluations=10, seed=1, precision="fp32", has_validation=True
-    )
-    with caplog.at_level("INFO", logger="kdhelpers"):
-        fitting.fit("student", tiny_bert(), rows, rows, tokenizer, arguments, patience=2)
-    assert "student: stopped early, no longer gaining; step 2 was the best" in caplog.text

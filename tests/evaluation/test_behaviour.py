@@ -8,8 +8,9 @@ from kdhelpers.evaluation import behaviour
 def test_the_behavioural_set_asks_what_it_says():
     asked = behaviour.cases()
     assert len(set(asked)) == len(asked) > 500
-    assert behaviour.misspell("a truly moving film", "moving") == "a truly mvoing film"
-    assert all(case.texts[0] != case.texts[-1] for case in asked if len(case.texts) == 2)
+    assert all(case[2] != case[-1] for case in asked if len(case) == 4)
+    assert any("a truly mvoing film" in case[-1] for case in asked)
+    assert not any("{" in text for case in asked for text in case)
 
 
 def test_failure_rates_of_models_whose_faults_are_known():

@@ -40,7 +40,7 @@ def test_the_table_says_what_was_measured(metrics, tmp_path):
         "22,713,986",
         "83.0 %",
         "81.0 to 85.0",
-        "8,000 texts, no label",
+        "8,000 texts",
         "7.0 %",
         "90.0 %",
         "98.8 %",
@@ -55,13 +55,26 @@ def test_every_line_fits_a_terminal_of_100_columns(metrics):
 
 
 def test_what_a_model_learnt_from_is_said_as_it_was(metrics):
-    from kdhelpers.evaluation.report import rows_seen
+    def said(**changes):
+        lines = evaluation.result_lines(metrics | changes, "runs/x")
+        (line,) = (line for line in "\n".join(lines).splitlines() if line.startswith("learnt from"))
+        return line.split("  ")
 
-    assert rows_seen("student", metrics | {"alpha": 0.5}) == "2,000 labels, 8,000 texts"
-    assert rows_seen("student", metrics | {"alpha": 1}) == "2,000 labels"
-    assert rows_seen("control", metrics) == "2,000 labels"
+    assert said(alpha=0.5)[-1] == "2,000 labels, 8,000 texts"
+    assert [part.strip() for part in said(alpha=1) if part][1:] == ["2,000 labels"] * 3
     metrics["teacher"]["train_seconds"] = 0.0
-    assert rows_seen("teacher", metrics) == "already trained"
+    assert "came trained" in " ".join(said())
+
+
+def test_a_run_without_labels_shows_what_it_can(metrics):
+    for name in ("teacher", "student"):
+        metrics[name] = {key: value for key, value in metrics[name].items() if key not in ("test_accuracy", "test_ece")}
+        del metrics[name]["test_interval95"]
+    del metrics["control"], metrics["verdict"]
+    text = "\n".join(evaluation.result_lines(metrics, "runs/x"))
+    assert "90.0 %" in text
+    assert "accuracy" not in text
+    assert "without a control" in text
 
 
 def test_the_table_over_seeds_shows_spread_and_one_verdict(metrics):
@@ -84,7 +97,7 @@ def test_the_model_card_has_data_numbers_verdict_and_limits(metrics, tmp_path):
         assert wanted in text, wanted
     del metrics["verdict"]
     evaluation.write_model_card(tmp_path / "README.md", metrics, ["negative", "positive"])
-    assert "no control" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "without a control" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_predictions_hold_names_and_the_students_probability(tmp_path):

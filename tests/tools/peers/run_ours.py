@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 from datasets import Dataset
+from kdhelpers.logits import add_teacher_logits
+from kdhelpers.recipes import MOVIE_SNIPPETS
 from transformers import set_seed
 
 from kdhelpers import fitting, models, quiet
-from kdhelpers.logits import add_teacher_logits
-from kdhelpers.recipes import MOVIE_SNIPPETS
 from tests.peers.task import read_task, report
 
 
