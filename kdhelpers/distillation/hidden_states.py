@@ -16,6 +16,8 @@ from kdhelpers import models
 from kdhelpers.errors import UserError
 from kdhelpers.settings import check_option
 
+Inside = list[tuple[torch.Tensor, torch.Tensor]]  # attention scores and values, layer by layer
+
 
 def pkd_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Squared distance of the hidden states of [CLS], each scaled to length 1 (Sun et al. 2019, eq. 7)."""
@@ -49,21 +51,18 @@ def value_relation(values: torch.Tensor) -> torch.Tensor:
     return values.float() @ values.float().transpose(-1, -2) / values.shape[-1] ** 0.5
 
 
-# --- what a model computes inside --------------------------------------------------------------------------------
-
-_seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # of the forward pass that runs: scores and values, layer by layer
+_seen: Inside = []  # of the forward pass that runs
 
 
-def _noted_attention(module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> Any:
-    """Plain attention, without dropout, that notes its scores before mask and softmax and its values.
-
-    Both are [batch, heads, ...].
-    """
-    scaling = options.get("scaling") or query.shape[-1] ** -0.5
-    scores = query @ key.transpose(2, 3) * scaling
+def _noted_attention(
+    module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, scaling: Any = None, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention that notes its scores, before mask, softmax and dropout, and its values."""
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     _seen.append((scores, value))
     masked = scores if attention_mask is None else scores + attention_mask
     weights = masked.softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, options.get("dropout", 0.0), module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
@@ -71,7 +70,7 @@ AttentionInterface.register("noted", _noted_attention)
 AttentionMaskInterface.register("noted", eager_mask)
 
 
-def look_inside(model: nn.Module, inputs: dict) -> tuple[Any, list[tuple[torch.Tensor, torch.Tensor]]]:
+def look_inside(model: nn.Module, inputs: dict) -> tuple[Any, Inside]:
     """A forward pass: the model's output with its hidden states, and each layer's attention scores and values.
 
     `model` may be wrapped for several processes. The list is empty for families that compute attention in a way of
@@ -104,19 +103,19 @@ class HiddenStatesLoss:
         for name in ("hidden_size", "num_attention_heads"):
             mine, other = getattr(student.config, name), getattr(teacher.config, name)
             if mine != other:
-                wanted = f"hidden states {kind!r} need a student as wide as its teacher"
-                raise UserError(f"{wanted}, but {name} is {mine} and {other}")
+                raise UserError(
+                    f"hidden states {kind!r} need a student as wide as its teacher: {name} is {mine} and {other}"
+                )
         models.set_dropout(student, 0.0)
         for model in (student, teacher) if kind != "pkd" else ():
             probe = {name: tensor.to(model.device) for name, tensor in model.dummy_inputs.items()}
             with torch.no_grad():
                 if len(look_inside(model, probe)[1]) != models.num_layers(model):
-                    family = type(model).__name__
-                    raise UserError(f"hidden states {kind!r} need attention that a {family} does not show: use pkd")
+                    raise UserError(f"hidden states {kind!r}: a {type(model).__name__} shows no attention, use pkd")
         self.kind = kind
         self.pairs = models.evenly_spaced_layers(models.num_layers(teacher), models.num_layers(student))
 
-    def __call__(self, student: tuple[Any, list], teacher: tuple[Any, list], mask: torch.Tensor) -> torch.Tensor:
+    def __call__(self, student: tuple[Any, Inside], teacher: tuple[Any, Inside], mask: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar: its sum over layers is divided by their number."""
         (output, inside), (other_output, other_inside), mask = student, teacher, mask.float()
         with torch.autocast(mask.device.type, enabled=False):
@@ -124,12 +123,11 @@ class HiddenStatesLoss:
                 (scores, values), (other_scores, other_values) = inside[-1], other_inside[-1]
                 relations = relation_loss(value_relation(values), value_relation(other_values), mask)
                 return relation_loss(scores, other_scores, mask) + relations
-            hidden, other_hidden = output.hidden_states, other_output.hidden_states
+            mine, other = output.hidden_states, other_output.hidden_states
+            pairs = list(enumerate(self.pairs, 1))
             if self.kind == "pkd":
-                terms = [pkd_loss(hidden[mine], other_hidden[other]) for mine, other in enumerate(self.pairs, 1)]
+                terms = [pkd_loss(mine[a], other[b]) for a, b in pairs]
             else:
-                pairs = [(0, 0), *enumerate(self.pairs, 1)]
-                terms = [hidden_loss(hidden[mine], other_hidden[other], mask) for mine, other in pairs]
-                pairs = list(enumerate(self.pairs, 1))
-                terms += [score_loss(inside[mine - 1][0], other_inside[other - 1][0], mask) for mine, other in pairs]
-            return torch.stack(terms).sum() / len(self.pairs)
+                terms = [hidden_loss(mine[a], other[b], mask) for a, b in [(0, 0), *pairs]]
+                terms += [score_loss(inside[a - 1][0], other_inside[b - 1][0], mask) for a, b in pairs]
+            return torch.stack(terms).sum() / len(pairs)

@@ -24,19 +24,18 @@ def soft_targets(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 def soft_target_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """T^2 * KL(teacher || student) at temperature T, averaged over the rows (Hinton et al. 2015, section 2).
 
-    The gradient of the KL term shrinks with 1 / T^2; the factor T^2 undoes that, so that changing T does not
-    change how much the soft targets weigh against the labels. The teacher's side carries no gradient, and all
-    is computed in fp32: in half precision a logit of 1e4 would overflow.
-
-    Raises UserError for a temperature <= 0, fewer than two classes, teacher logits that are not finite, or shapes
-    that differ.
+    The gradient of the KL term shrinks with 1 / T^2; the factor T^2 undoes that, so that changing T does not change
+    how much the soft targets weigh against the labels. The teacher's side carries no gradient, and all is computed in
+    fp32: in half precision a logit of 1e4 would overflow. Raises UserError for a temperature <= 0, fewer than two
+    classes, shapes that differ, and teacher logits that are not finite.
     """
     check_option("temperature", temperature)
-    student_shape, teacher_shape = tuple(student_logits.shape), tuple(teacher_logits.shape)
-    if student_shape != teacher_shape:
-        wanted = "both need the same rows and the same number of classes"
-        raise UserError(f"student logits have shape {student_shape}, teacher logits {teacher_shape}: {wanted}")
-    if student_shape[-1] < 2:
+    ours, theirs = tuple(student_logits.shape), tuple(teacher_logits.shape)
+    if ours != theirs:
+        raise UserError(
+            f"student logits have shape {ours}, teacher logits {theirs}: give both the same rows and classes"
+        )
+    if ours[-1] < 2:
         raise UserError("logits of one class teach nothing, their softmax is always 1: give two classes or more")
     if not torch.isfinite(teacher_logits).all():
         raise UserError("teacher logits hold NaN or infinite values: the teacher (or its cache) is broken")
@@ -49,13 +48,13 @@ def soft_target_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor,
 def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
     """Cross-entropy summed over the labelled rows and divided by all rows of the batch.
 
-    Dividing by all rows, not by the labelled ones, gives each label the same weight whatever company it is in:
-    a lone labelled row among 31 unlabelled ones does not count 32 times. With every row labelled this is the plain
-    mean cross-entropy; with none it is 0.
+    So each label has the same weight whatever company it is in: a lone labelled row among 31 unlabelled ones does not
+    count 32 times. With every row labelled this is the plain mean cross-entropy; with none it is 0.
     """
     with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.float()
         total = F.cross_entropy(
-            logits.float(), labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=label_smoothing
+            logits, labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=label_smoothing
         )
         return total / len(labels)
 
@@ -71,9 +70,9 @@ def distillation_loss(
 ) -> torch.Tensor:
     """alpha * cross-entropy + (1 - alpha) * T^2 * KL: the article's loss, and Hinton et al.'s.
 
-    A row with label -100 adds only the soft-target term. A term with weight 0 is left out rather than multiplied by
-    0, so alpha 0 needs no labels and alpha 1 no teacher. Raises UserError for alpha outside [0, 1], for what its
-    terms need and is not there, and what `soft_target_loss` raises.
+    A row with label -100 adds only the soft-target term. A term with weight 0 is left out, so alpha 0 needs no labels
+    and alpha 1 no teacher. Raises UserError for alpha outside [0, 1], for what a term needs and is not there, and what
+    `soft_target_loss` raises.
     """
     check_option("alpha", alpha)
     loss = student_logits.new_zeros((), dtype=torch.float32)
@@ -83,7 +82,6 @@ def distillation_loss(
         loss = loss + alpha * hard_label_loss(student_logits, labels, label_smoothing)
     if alpha < 1:
         if teacher_logits is None:
-            need = "pass teacher=, or a training dataset with the column 'teacher_logits'"
-            raise UserError(f"alpha is {alpha}, so a teacher is needed: {need}")
+            raise UserError(f"alpha is {alpha}, so a teacher is needed: pass teacher=, or rows with 'teacher_logits'")
         loss = loss + (1 - alpha) * soft_target_loss(student_logits, teacher_logits, temperature)
     return loss

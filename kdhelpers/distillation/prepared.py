@@ -111,12 +111,8 @@ def _rows_and_teacher(settings: RunSettings) -> tuple[data.Rows, models.LoadedMo
     loaded = models.load_classifier(settings.teacher, rows.label_names)
     models.align_labels(loaded, rows.label_names)
     if not counts["labelled"] and (settings.alpha > 0 or not loaded.has_head):
-        needs = (
-            f"--alpha {settings.alpha:g} weighs labels" if loaded.has_head else "a bare teacher is fine-tuned on them"
-        )
-        raise UserError(
-            f"no training row has a label, but {needs}: label some, or take a fine-tuned teacher and --alpha 0"
-        )
+        why = f"alpha is {settings.alpha:g}" if loaded.has_head else "the teacher has yet to be fine-tuned"
+        raise UserError(f"no training row has a label, and {why}: label some, or give a fine-tuned teacher and alpha 0")
     names = [str(name) for name in loaded.model.config.id2label.values()]
     return dataclasses.replace(rows, label_names=names), loaded
 
@@ -150,21 +146,11 @@ def check_students(prepared: Prepared) -> None:
     if settings.hidden_states != "none":
         HiddenStatesLoss(settings.hidden_states, student.to(prepared.machine.device), prepared.teacher)
     if settings.trainer_options:
-        few = {
-            name: part.select(range(min(len(part), 2 * prepared.machine.processes)))
-            for name, part in prepared.splits.items()
-        }
-        rehearse(
-            student,
-            Training(
-                "rehearsal",
-                few["train"],
-                prepared.tokenizer,
-                on_labels(settings),
-                prepared.machine,
-                few.get("validation"),
-            ),
+        splits, own = prepared.splits, on_labels(settings)
+        how = Training(
+            "rehearsal", splits["train"], prepared.tokenizer, own, prepared.machine, splits.get("validation")
         )
+        rehearse(student, how)
 
 
 def labelled(rows: Dataset) -> Dataset:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def table_hash(rows: Dataset, columns: Sequence[str] = ("input_ids",)) -> str:
-    """A hash of some columns' values, in the rows' order; numbers or lists of them, no Python object each."""
+    """A hash of some columns' values (numbers, or lists of them) in the rows' order, without a Python object each."""
     digest = hashlib.sha256()
     for part in rows.select_columns(list(columns)).with_format("arrow").iter(10_000):
         for name in columns:

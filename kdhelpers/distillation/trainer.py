@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -12,10 +12,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from kdhelpers import models
 from kdhelpers.data import TEACHER_LOGITS
-from kdhelpers.distillation.hidden_states import HiddenStatesLoss, look_inside
+from kdhelpers.distillation.hidden_states import HiddenStatesLoss, Inside, look_inside
 from kdhelpers.distillation.losses import distillation_loss, hard_label_loss
 from kdhelpers.errors import UserError
-from kdhelpers.settings import check_option
+from kdhelpers.settings import OPTIONS, check_option
+
+
+def _option(name: str, default: Any) -> Any:
+    return field(default=default, metadata={"help": OPTIONS[name].metadata["help"]})
 
 
 @dataclass
@@ -26,25 +30,23 @@ class DistillationTrainingArguments(TrainingArguments):
     set in `__init__`, as in the article, they would be lost on the way.
     """
 
-    alpha: float = field(default=0.5, metadata={"help": "Weight of the labels' loss; 1 - alpha goes to the teacher."})
-    temperature: float = field(default=2.0, metadata={"help": "Softens teacher and student logits alike; > 0."})
-    hidden_states: str = field(
-        default="none", metadata={"help": "none, pkd, tinybert or minilm: see HiddenStatesLoss."}
-    )
-    hidden_states_weight: float = field(default=1.0, metadata={"help": "Weight of that loss, on top of the others."})
+    alpha: float = _option("alpha", 0.5)
+    temperature: float = _option("temperature", 2.0)
+    hidden_states: str = _option("hidden_states", "none")
+    hidden_states_weight: float = _option("hidden_states_weight", 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # A hyperparameter search casts a trial's value to the type of the old one: an int here would
-        # turn a trial's alpha of 0.12 into 0.
-        for name in ("alpha", "temperature", "hidden_states_weight"):
-            setattr(self, name, float(getattr(self, name)))
         for name in ("alpha", "temperature", "hidden_states", "hidden_states_weight"):
-            check_option(name, getattr(self, name))
+            # A hyperparameter search casts a trial's value to the type of the old one: an int here would
+            # turn a trial's alpha of 0.12 into 0.
+            value = getattr(self, name) if name == "hidden_states" else float(getattr(self, name))
+            check_option(name, value)
+            setattr(self, name, value)
 
     @property
     def n_gpu(self) -> int:
-        """At most one GPU a process: Trainer would split each batch among all, and train that many times the epochs."""
+        """At most one GPU a process: Trainer would split batches among all, and train that many times the epochs."""
         return min(1, super().n_gpu)
 
 
@@ -91,9 +93,8 @@ class DistillationTrainer(Trainer):
         """Takes what Trainer takes. `teacher`: a sequence classifier with as many labels as the student."""
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
-        student = self.accelerator.unwrap_model(self.model)
+        student, self.teacher = self.accelerator.unwrap_model(self.model), teacher
         models.require_single_label(student.config, "the student")
-        self.teacher = teacher
         kind = self.args.hidden_states
         if teacher is None and kind != "none":
             raise UserError(f"hidden_states is {kind!r}, which needs the live teacher: pass teacher=")
@@ -111,10 +112,9 @@ class DistillationTrainer(Trainer):
         # token_type_ids when the student is a DistilBERT).
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            self._signature_columns: list[str]  # Trainer has just filled it
-            self._signature_columns += [TEACHER_LOGITS, self.args.length_column_name]
-            if self.teacher is not None:
-                self._signature_columns += sorted(_columns_of(type(self.teacher)) - set(self._signature_columns))
+            theirs = _columns(type(self.teacher)) if self.teacher is not None else frozenset()
+            kept = [TEACHER_LOGITS, self.args.length_column_name, *sorted(theirs)]
+            self._signature_columns: list[str] = [*(self._signature_columns or []), *kept]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
@@ -127,39 +127,31 @@ class DistillationTrainer(Trainer):
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The distillation loss in training, plain cross-entropy in evaluation. A mean over the batch's rows."""
-        args, labels = self.args, cast(Any, inputs.get("labels"))
+        args, labels = self.args, inputs.get("labels")
         deep = self._hidden_states_loss if model.training else None
-        own = _read_by(self.accelerator.unwrap_model(model), inputs)
-        outputs, inside = look_inside(model, own) if deep else (model(**own), [])
-        if model.training:
-            teacher, teacher_inside = (
-                self._run_teacher(inputs) if deep or self._teacher_is_asked(inputs) else (None, [])
-            )
-            answers = inputs.get(TEACHER_LOGITS) if teacher is None else teacher.logits
-            numbers = {"temperature": args.temperature, "label_smoothing": args.label_smoothing_factor}
-            loss = distillation_loss(outputs.logits, answers, labels, alpha=args.alpha, **numbers)
-            if deep:
-                difference = deep((outputs, inside), (teacher, teacher_inside), inputs["attention_mask"])
-                loss = loss + args.hidden_states_weight * difference
-        else:
-            loss = hard_label_loss(outputs.logits, labels)
-        return (loss, outputs) if return_outputs else loss
-
-    def _teacher_is_asked(self, inputs: dict) -> bool:
-        return self.teacher is not None and self.args.alpha < 1 and TEACHER_LOGITS not in inputs
-
-    def _run_teacher(self, inputs: dict) -> tuple[Any, list]:
-        assert self.teacher is not None
-        own = _read_by(self.teacher, inputs)
-        with torch.no_grad():
-            return look_inside(self.teacher, own) if self._hidden_states_loss else (self.teacher(**own), [])
+        student = _run(model, self.accelerator.unwrap_model(model), inputs, bool(deep))
+        logits = student[0].logits
+        if not model.training:
+            loss = hard_label_loss(logits, inputs["labels"])
+            return (loss, student[0]) if return_outputs else loss
+        answers = inputs.get(TEACHER_LOGITS)
+        if deep or (self.teacher is not None and args.alpha < 1 and answers is None):
+            with torch.no_grad():
+                teacher = _run(self.teacher, self.teacher, inputs, bool(deep))
+            answers = teacher[0].logits
+        numbers = {"temperature": args.temperature, "label_smoothing": args.label_smoothing_factor}
+        loss = distillation_loss(logits, answers, labels, alpha=args.alpha, **numbers)
+        if deep:
+            loss = loss + args.hidden_states_weight * deep(student, teacher, inputs["attention_mask"])
+        return (loss, student[0]) if return_outputs else loss
 
 
-@functools.cache
-def _columns_of(kind: Any) -> frozenset[str]:
+def _columns(kind: Any) -> frozenset[str]:
+    """What a kind of model's forward takes, its labels left out."""
     return frozenset(inspect.signature(kind.forward).parameters) - {"labels"}
 
 
-def _read_by(model: PreTrainedModel, inputs: dict) -> dict:
-    """Those of a batch's columns that a model's forward takes, its labels left out."""
-    return {name: value for name, value in inputs.items() if name in _columns_of(cast(Any, type(model)))}
+def _run(model: Any, unwrapped: Any, inputs: dict, inside: bool) -> tuple[Any, Inside]:
+    """A model's output on those columns of a batch that it takes, and what it computes inside, if asked."""
+    own = {name: value for name, value in inputs.items() if name in _columns(type(unwrapped))}
+    return look_inside(model, own) if inside else (model(**own), [])

@@ -46,25 +46,20 @@ class Fit:
 
 @dataclass(frozen=True)
 class Training:
-    """All that one training needs besides the model.
-
-    `rows` are tokenised; they hold the column `teacher_logits` unless `settings.alpha` is 1 or a live `teacher` is
-    given. Without `steps` it is `settings.epochs` passes over `rows`. Without `folder`, checkpoints are thrown away.
-    `patience`: evaluations without gain before it stops early. `options`: TrainingArguments fields that override all.
-    """
+    """All that one training needs besides the model. `rows` are tokenised."""
 
     name: str
-    rows: Dataset
+    rows: Dataset  # with the column `teacher_logits`, unless alpha is 1 or a live teacher is given
     tokenizer: PreTrainedTokenizerBase
     settings: RunSettings
     machine: Machine
     validation: Dataset | None = None
     teacher: PreTrainedModel | None = None
-    steps: int | None = None
-    folder: Path | None = None
-    patience: int | None = None
+    steps: int | None = None  # default: settings.epochs passes over the rows
+    folder: Path | None = None  # for checkpoints; None throws them away
+    patience: int | None = None  # evaluations without gain before it stops early
     resume: bool = False
-    options: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)  # TrainingArguments fields that override all
 
 
 def length_grouping(on: bool = True) -> dict[str, Any]:
@@ -172,9 +167,12 @@ def trainer_for(training: Training, **model: Any) -> DistillationTrainer:
 
 def rehearse(model: PreTrainedModel, training: Training) -> None:
     """One step on `model`, which is thrown away: options that cannot work end here, as a UserError."""
+    validation = training.validation
+    few = {"rows": training.rows.select(range(min(8, len(training.rows))))}
+    few["validation"] = validation and validation.select(range(min(8, len(validation))))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            training = replace(training, folder=Path(folder), steps=1)
+            training = replace(training, **few, folder=Path(folder), steps=1)
             trainer_for(training, model=model)  # with whatever the run is to be reported to
             trainer_for(replace(training, options={"report_to": "none"}), model=model).train()
     except Exception as error:  # transformers and torch refuse options in many types

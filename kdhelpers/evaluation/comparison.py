@@ -208,8 +208,8 @@ def compare(
     if len(labels) == 0 or labels.min() < 0:
         raise UserError("every row needs a label to be compared on: leave the unlabelled ones out")
     scores = {name: score(values, labels, logits.get(teacher)) for name, values in logits.items()}
-    answers_a, answers_b = (logits[name].argmax(-1) for name in (a, b))
-    return Card(scores, paired(answers_a, answers_b, labels, NAMES.get(a, a), NAMES.get(b, b)))
+    first, second = (logits[name].argmax(-1) for name in (a, b))
+    return Card(scores, paired(first, second, labels, NAMES.get(a, a), NAMES.get(b, b)))
 
 
 def gained_and_lost(

@@ -39,6 +39,5 @@ __all__ = [
     "count_parameters", "cut_layers", "encoder_layers", "evenly_spaced_layers", "freeze_word_embeddings",
     "hub_revision", "label_names_of", "load_classifier", "load_config", "load_tokenizer", "locate", "num_layers",
     "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer", "require_single_label", "reset_head",
-    "set_dropout", "set_labels",
-    "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
+    "set_dropout", "set_labels", "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
 ]  # fmt: skip
