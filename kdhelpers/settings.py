@@ -179,7 +179,7 @@ _KINDS = typing.get_type_hints(RunSettings)
 
 # TrainingArguments fields that `distill` sets itself, or that break its stages, and the option to give instead
 SET_BY_DISTILL = {
-    "output_dir": "--output", "max_steps": "--epochs", "seed": "--seed", "bf16": "--precision", "fp16": "--precision",
+    "output_dir": "--output", "max_steps": "--epochs", "bf16": "--precision", "fp16": "--precision",
     "resume_from_checkpoint": "--resume", "warmup_steps": "--warmup", "warmup_ratio": "--warmup",
 } | dict.fromkeys((
     "auto_find_batch_size", "bf16_full_eval", "disable_tqdm", "do_eval", "do_predict", "do_train", "eval_steps",

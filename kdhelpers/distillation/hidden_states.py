@@ -55,10 +55,10 @@ _seen: Inside = []  # of the forward pass that runs
 
 
 def _noted_attention(
-    module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, scaling: Any = None, **options: Any
+    module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Plain attention that notes its scores, before mask, softmax and dropout, and its values."""
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = query @ key.transpose(2, 3) * (options.get("scaling") or query.shape[-1] ** -0.5)
     _seen.append((scores, value))
     masked = scores if attention_mask is None else scores + attention_mask
     weights = masked.softmax(-1, dtype=torch.float32).to(query.dtype)

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from datasets import Dataset
-from kdhelpers.logits import add_teacher_logits
-from kdhelpers.recipes import MOVIE_SNIPPETS
 from transformers import set_seed
 
-from kdhelpers import fitting, models, quiet
-from tests.peers.task import read_task, report
+from kdhelpers import models, quiet, runtime
+from kdhelpers.distillation import Training, add_teacher_logits, fit, ready_to_train
+from kdhelpers.settings import recipe
+from tests.tools.peers.task import read_task, report
 
 
 def main() -> None:
