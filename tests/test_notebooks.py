@@ -122,7 +122,7 @@ def test_exercise_with_a_folded_solution(notebook):
     assert solutions
     for cell in solutions:
         assert cell.outputs[0].text.startswith("passed")
-    starters = [cell for cell in code_cells(notebook) if "kd.check." in cell.source and cell not in solutions]
+    starters = [cell for cell in code_cells(notebook) if "kd.exercises." in cell.source and cell not in solutions]
     assert starters
     assert all(cell.outputs[0].text.startswith("not attempted") for cell in starters)
 

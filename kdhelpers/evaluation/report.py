@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def result_lines(metrics: dict, output: Path) -> list[str]:
         lines.append(f"The student has {100 * share:.1f} % of the teacher's accuracy.")
     if seconds:
         lines.append(f"The teacher's answers took {seconds:.0f} s.")
-    lines.append(f"Verdict: {metrics['verdict']['text'] if 'verdict' in metrics else NO_CONTROL}.")
+    lines.append(fill(f"Verdict: {metrics['verdict']['text'] if 'verdict' in metrics else NO_CONTROL}.", 100))
     return [*lines, f"Written to {output}: metrics.json, predictions.csv, result.png, run.log, student/"]
 
 
@@ -90,7 +91,7 @@ def seeds_lines(summary: dict, output: Path) -> list[str]:
         f"Test accuracy in % on {runs[0]['rows']['test']:,} rows.",
         table.to_string(float_format="%.2f"),
         f"The student has {100 * summary['share_of_teacher']:.1f} % of the teacher's accuracy.",
-        f"Verdict: {summary['verdict']['text'] if 'verdict' in summary else NO_CONTROL}.",
+        fill(f"Verdict: {summary['verdict']['text'] if 'verdict' in summary else NO_CONTROL}.", 100),
         f"Written to {output}: metrics.json, and each seed's run in its own folder",
     ]
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def command(line: str) -> int:
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         code = main(shlex.split(line))
-    print(said.getvalue(), end="")
+    for sentence in said.getvalue().splitlines():
+        print(textwrap.fill(sentence, 100))  # a page is narrower than a terminal
     return code
 
 

@@ -83,7 +83,7 @@ def test_own_rows_end_to_end(files, teacher, tmp_path, capsys):
     assert metrics["rows"] == {"labelled": 160, "unlabelled": 80, "validation": 80, "test": 80}
     assert metrics["student"]["layers"] == 1
     assert set(metrics["verdict"]) >= {"difference", "interval95", "mcnemar_p", "text"}
-    assert metrics["verdict"]["text"] in printed
+    assert metrics["verdict"]["text"] in " ".join(printed.split())
     predictions = pd.read_csv(output / "predictions.csv")
     assert list(predictions.columns) == ["id", "text", "label", "teacher", "control", "student", "probability"]
     right = (predictions["label"] == predictions["student"]).mean()

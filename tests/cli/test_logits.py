@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import load_from_disk
-from kdhelpers.trainer import TEACHER_LOGITS
 
 from kdhelpers import models
 from kdhelpers.__main__ import main
+from kdhelpers.data import TEACHER_LOGITS
 from tests.tiny import save_model, teachable_rows, tiny_bert, tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]

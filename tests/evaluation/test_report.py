@@ -85,7 +85,7 @@ def test_the_table_over_seeds_shows_spread_and_one_verdict(metrics):
     summary = evaluation.over_seeds(runs, [rows] * 3)
     text = "\n".join(evaluation.seeds_lines(summary, "runs/x"))
     assert "standard deviation" in text
-    assert "3 seeds (+50.0, +50.0, +50.0)" in text
+    assert "3 seeds (+50.0, +50.0, +50.0)" in " ".join(text.split())
     assert text.count("Verdict") == 1
 
 
