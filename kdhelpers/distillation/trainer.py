@@ -1,6 +1,5 @@
 """Hugging Face Trainer with one thing added: the distillation loss."""
 
-import functools
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
