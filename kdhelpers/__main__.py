@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         start_console()
         importlib.import_module(f"kdhelpers.cli.{command}").main(argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun the others meet the same mistake
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         resume = (

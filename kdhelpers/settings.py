@@ -237,7 +237,7 @@ def _json(value: object) -> object:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Path):
         raise ValueError
     return str(value)
 
@@ -266,6 +266,8 @@ def read_value(name: str, value: object, kind: object) -> object:
         if isinstance(part, type) and issubclass(part, enum.Enum) and value not in [each.value for each in part]:
             raise UserError(f"{dashed(name)} must be one of {', '.join(each.value for each in part)}, not {value!r}")
     kinds = [part for part in _READERS if part in types_of] or [str]
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        kinds = [part for part in kinds if part in (dict, list)] or kinds
     for part in kinds:
         with contextlib.suppress(ValueError, OverflowError, KeyError):
             return _READERS[part][0](value)

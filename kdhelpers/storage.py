@@ -49,11 +49,17 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_folder(folder: Path, save: Callable[[str], object]) -> None:
-    """Call `save(path)` on a new folder beside `folder`, then rename: readers see all of it or nothing."""
+    """Call `save(path)` on a new folder beside `folder`, then rename: readers see all of it or nothing.
+
+    Other users may read it as far as the umask lets them; safetensors would keep weights to this user alone.
+    """
     partial = _partial(folder)
     partial.mkdir()
     try:
         save(str(partial))
+        mode = partial.stat().st_mode
+        for path in partial.rglob("*"):
+            path.chmod(mode if path.is_dir() else mode & 0o666)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     except BaseException:
@@ -160,8 +166,11 @@ def log_file(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     root.addHandler(handler)
+    level = root.level
+    root.setLevel(logging.INFO)
     try:
         yield
     finally:
+        root.setLevel(level)
         root.removeHandler(handler)
         handler.close()

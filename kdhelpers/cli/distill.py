@@ -7,21 +7,23 @@ from kdhelpers.cli.parsing import read_options
 from kdhelpers.settings import OPTIONS, RECIPES, dashed, settings_from
 
 EPILOG = """Every other field of transformers.TrainingArguments can be given by its own name, e.g. --weight_decay 0.01;
-it applies to student and control."""
+it applies to student and control. An option left out is the recipe's, then the default shown here."""
 
 
 def help_text() -> str:
     """What `distill --help` prints: every option with its help text and its default."""
-    lines = ["usage: python -m kdhelpers distill [options]", "", str(__doc__), ""]
+    lines = ["usage: python -m kdhelpers distill [options]", "", *textwrap.wrap(str(__doc__), 98), ""]
     for name, field in OPTIONS.items():
         default = "" if field.default in (None, False) or name == "output" else f" (default: {field.default})"
-        text = textwrap.wrap(field.metadata["help"] + default, 76)
+        text = textwrap.wrap(field.metadata["help"] + default, 72)
         first = f"  {dashed(name)}"
         lines += [f"{first:26}{text[0]}"] if len(first) < 25 else [first, f"{'':26}{text[0]}"]
         lines += [f"{'':26}{line}" for line in text[1:]]
-    recipes = ", ".join(f"{name}: {values}" for name, values in RECIPES.items())
-    lines += ["", *textwrap.wrap(EPILOG, 100), "", "An option left out is the recipe's, then the default shown here."]
-    return "\n".join([*lines, *textwrap.wrap(f"Recipes: {recipes}", 100)])
+    lines += ["", *textwrap.wrap(EPILOG, 98)]
+    for name, values in RECIPES.items():
+        own = ", ".join(f"{option} {value}" for option, value in values.items())
+        lines += textwrap.wrap(f"Recipe {name}: {own}.", 98)
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:

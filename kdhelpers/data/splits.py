@@ -39,7 +39,8 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None) -> Ro
 
 def _with_class_ids(rows: Rows, teacher: list[str]) -> Rows:
     """The rows with an id for each label's name. Raises UserError for held-out labels that training does not know."""
-    names = class_names(set(rows.splits["train"]["label"][:]) - {None}, rows.label_names, teacher)
+    found = set(rows.splits["train"]["label"][:]) - {None}
+    names = class_names(found, rows.label_names, teacher)
     apart = len(set(map(normal_label, names))) == len(names)  # else names are declared that differ only in case
     form = normal_label if apart else str
     ids: dict[str | None, int] = {form(name): index for index, name in enumerate(names)}
@@ -50,7 +51,7 @@ def _with_class_ids(rows: Rows, teacher: list[str]) -> Rows:
             row = part[labels.index(None)]
             known = f"which no labelled training row has; training knows: {', '.join(names)}"
             raise UserError(f"{row['where']} has the label {row['label']!r}, {known}")
-        if split != "train" and UNLABELLED in labels:
+        if split != "train" and UNLABELLED in labels and (found or set(labels) != {UNLABELLED}):
             raise UserError(f"{part[labels.index(UNLABELLED)]['where']} has no label: only training rows may lack one")
         row_ids = [f"{split}-{index}" for index in range(len(part))]
         splits[split] = Dataset.from_dict({"id": row_ids, "text": part["text"][:], "label": labels})

@@ -1,8 +1,10 @@
 """One distillation run from start to end: the same on a laptop, under torchrun and in a SageMaker container."""
 
 import dataclasses
+import hashlib
 import json
 import logging
+import os
 import platform
 import shutil
 from contextlib import nullcontext
@@ -40,7 +42,7 @@ def distill(settings: RunSettings) -> dict:
     with storage.locked(settings.output) if main else nullcontext():
         with runtime.first_process_first():  # under torchrun one process clears, the others find it cleared
             if main:
-                wanted = dataclasses.asdict(settings) | {"inputs": data.digests(settings)}
+                wanted = dataclasses.asdict(settings) | {"inputs": inputs(settings)}
                 storage.start_run(settings.output, wanted, settings.overwrite, settings.resume)
         with storage.log_file(work / "run.log") if main else nullcontext():
             metrics = _one_run(settings, work) if settings.seeds == 1 else _several_runs(settings, work)
@@ -48,6 +50,18 @@ def distill(settings: RunSettings) -> dict:
             (work / "settings.json").unlink()
             storage.finish_run(work, settings.output)
     return metrics
+
+
+def inputs(settings: RunSettings) -> dict[str, str]:
+    """Digests of the files and the model folders that a run reads: it is only resumed with what it began with."""
+    found = data.digests(settings)
+    for name in ("teacher", "student"):
+        folder = Path(getattr(settings, name) or os.devnull).expanduser()
+        digest = hashlib.sha256()
+        for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+            digest.update(path.read_bytes())
+        found[name] = digest.hexdigest()
+    return found
 
 
 def _several_runs(settings: RunSettings, work: Path) -> dict:
@@ -76,7 +90,7 @@ def _one_run(settings: RunSettings, work: Path) -> dict:
     machine = runtime.this_machine(settings.precision)
     log.info("recipe %s, seed %d, precision %s", settings.name, settings.seed, machine.precision)
     # other settings or rows, another folder: what another run left in --checkpoints is neither used nor touched
-    name = storage.fingerprint(storage.computed_by(dataclasses.asdict(settings)), data.digests(settings))
+    name = storage.fingerprint(storage.computed_by(dataclasses.asdict(settings)), inputs(settings))
     folder = (settings.checkpoints or work / "checkpoints") / name
     if machine.is_main and not settings.resume:
         shutil.rmtree(folder, ignore_errors=True)

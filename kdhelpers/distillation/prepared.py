@@ -64,8 +64,7 @@ class Prepared:
 
     def save(self, model: PreTrainedModel, folder: Path) -> Path:
         """Write a model of the student's kind with its tokenizer beside it; returns the folder."""
-        model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        storage.write_folder(folder, lambda path: [part.save_pretrained(path) for part in (model, self.tokenizer)])
         return folder
 
 
@@ -114,7 +113,8 @@ def _rows_and_teacher(settings: RunSettings) -> tuple[data.Rows, models.LoadedMo
         why = f"alpha is {settings.alpha:g}" if loaded.has_head else "the teacher has yet to be fine-tuned"
         raise UserError(f"no training row has a label, and {why}: label some, or give a fine-tuned teacher and alpha 0")
     names = [str(name) for name in loaded.model.config.id2label.values()]
-    return dataclasses.replace(rows, label_names=names), loaded
+    useful = {name: part for name, part in rows.splits.items() if name != "validation" or max(part["label"][:]) >= 0}
+    return dataclasses.replace(rows, splits=DatasetDict(useful), label_names=names), loaded
 
 
 def _tokens(

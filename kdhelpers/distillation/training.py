@@ -137,6 +137,14 @@ class EpochLines(TrainerCallback):
             log.info("%s: stopped early, no longer gaining; step %d was the best", self.name, state.best_global_step)
 
 
+class Patience(EarlyStoppingCallback):
+    """Early stopping that ends a resumed training at once where it had just been decided before the interruption."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Trainer has cleared the decision; one step is taken, unscored, and then the best checkpoint is loaded."""
+        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
+
+
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; None where there is none.
 
@@ -191,7 +199,7 @@ def fit(model: PreTrainedModel, training: Training) -> Fit:
     for callback in (EpochLines(training.name), bar):
         trainer.add_callback(callback)
     if training.patience is not None and training.validation is not None:
-        trainer.add_callback(EarlyStoppingCallback(training.patience))
+        trainer.add_callback(Patience(training.patience))
     checkpoint = last_whole_checkpoint(training.folder) if training.resume else None
     if checkpoint:
         log.info("%s: going on from %s", training.name, checkpoint.name)

@@ -41,16 +41,15 @@ def _swapped(confusion: np.ndarray, label_names: list[str]) -> str | None:
     said, meant = linear_sum_assignment(-confusion)
     moved = said != meant
     better, as_named = int(confusion[said, meant][moved].sum()), int(np.diag(confusion)[moved].sum())
-    # twice as many right as with the names it has, and more than the best of several assignments owes to luck
-    right = int(np.trace(confusion))
-    if right - as_named + better <= confusion.sum(0).max():  # always saying the commonest class does as well
+    renamed = np.empty_like(confusion)
+    renamed[meant] = confusion
+    # twice as many right as with the names it has, more than luck finds in several assignments, and no constant answer
+    unlikely = stats.binomtest(as_named, max(1, better + as_named)).pvalue < 0.01
+    if better < 2 * as_named or not unlikely or _guessing(renamed):
         return None
-    if better < 2 * as_named or stats.binomtest(as_named, max(1, better + as_named)).pvalue > 0.01:
-        return None
-    rows = int(confusion.sum())
-    swaps = ", ".join(
-        f"{label_names[a]!r} as {label_names[b]!r}" for a, b in zip(said[moved], meant[moved], strict=True)
-    )
+    rows, right = int(confusion.sum()), int(np.trace(confusion))
+    pairs = zip(said[moved], meant[moved], strict=True)
+    swaps = ", ".join(f"{label_names[a]!r} as {label_names[b]!r}" for a, b in pairs)
     return (
         f"the teacher's labels look swapped: {100 * right / rows:.1f} % of {rows} rows are right, but "
         f"{100 * (right - as_named + better) / rows:.1f} % with {swaps}: correct id2label and label2id in its config"
@@ -58,12 +57,10 @@ def _swapped(confusion: np.ndarray, label_names: list[str]) -> str | None:
 
 
 def _guessing(confusion: np.ndarray) -> str | None:
-    """The sentence for a teacher whose answers have nothing to do with the labels; else None."""
+    """The sentence for a teacher whose answers have nothing to do with the labels; else None, as for too few rows."""
     rows, right, of_class = int(confusion.sum()), int(np.trace(confusion)), confusion.sum(0)
     perfect = stats.random_table(of_class, of_class)  # a perfect teacher's answers in any order
     if right == rows or perfect.pmf(np.diag(of_class)) > 0.05:
-        if right < rows:
-            log.info("%d labelled rows are too few to judge a teacher on", rows)
         return None
     # not scipy's faster "patefield": where a class is never said it makes tables with negative counts
     by_luck = stats.random_table(confusion.sum(1), of_class, seed=0).rvs(1999, method="boyett")
