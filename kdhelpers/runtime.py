@@ -13,8 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from kdhelpers.errors import UserError
-
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+from kdhelpers.settings import PRECISIONS
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What README, CONTRIBUTING, INSTRUCTOR.md and the notebooks name is there: commands, options, targets, files."""
 
 import ast
+import importlib
 import re
 import shlex
 import sys
@@ -154,3 +155,21 @@ def test_every_library_that_the_package_imports_is_asked_for():
     for name, where in dict(third_party_imports()).items():
         if name not in sys.stdlib_module_names | {"kdhelpers", "predict"}:  # predict.py travels without the package
             assert {one.lower().replace("_", "-") for one in installed[name]} & known, f"{where} imports {name}"
+
+
+ROOMS = "data|models|evaluation|distillation|deployment|experiments|workshop"
+IN_PROSE = re.compile(rf"`(?:kd\.)?({ROOMS})\.([A-Za-z_]+)")
+
+
+def test_every_name_of_the_package_that_prose_mentions_exists():
+    """As `models.set_labels` or `kd.models.set_labels`; what follows a room's name is offered by the room."""
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("notebooks/*.md"),
+        *ROOT.glob("notebooks/*.ipynb"),
+    ]
+    found = {name for page in pages for name in IN_PROSE.findall(page.read_text(encoding="utf-8"))}
+    assert found
+    for room, name in found:
+        assert hasattr(importlib.import_module(f"kdhelpers.{room}"), name), f"{room}.{name}"
