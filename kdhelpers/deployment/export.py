@@ -35,16 +35,14 @@ def export(
     vocabulary_of: list[str] | None = None,
     accept_changes: float = ACCEPTED_CHANGES,
 ) -> dict:
-    """Write `output`/: model.onnx, tokenizer.json, export.json, predict.py. All or nothing; an earlier export goes.
+    """Write model.onnx, tokenizer.json, export.json and predict.py to `output`, all or nothing; an earlier export goes.
 
     `student` is the folder of a run or of a classifier, or a hub id; `kind` one of `FORMATS`. Batch size and length
-    stay free, up to the student's max_length. `vocabulary_of` trims the vocabulary to what these texts use (see
-    `trim_vocabulary`). Returns what export.json holds: labels, max_length in tokens, bytes, largest_logit_difference
-    and changed_predictions on `texts` (default: some fifty sentences).
+    stay free, up to the student's max_length. `vocabulary_of`: see `trim_vocabulary`. Returns what export.json holds:
+    labels, max_length in tokens, bytes, changed_predictions on `texts` (default: some sentences of ours), ...
 
     Raises UserError where the student cannot be loaded or exported, where `output` holds anything else, where fp32
-    logits stray more than 1e-4 from PyTorch's, and where a larger share of the predictions on `texts` changes than
-    `accept_changes`.
+    logits stray more than 1e-4 from PyTorch's, and where more predictions change than the share `accept_changes`.
     """
     if kind not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}")

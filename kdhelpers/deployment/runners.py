@@ -142,18 +142,30 @@ def models_of(given: list[str]) -> list[NamedModel]:
     found: dict[str, NamedModel] = {}
     for name in given:
         folder = Path(name).expanduser().resolve()
-        parts, run = {folder.name: str(folder) if folder.is_dir() else name}, folder.parent
-        if (folder / "metrics.json").is_file():
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            if "runs" in metrics:
-                raise UserError(f"{name} holds several runs: name one of them, e.g. {name}/seed-42")
-            parts = {"teacher": metrics["teacher"]["model"], "student": str(folder / "student")}
+        parts, metrics = {folder.name: str(folder) if folder.is_dir() else name}, _metrics_of(folder)
+        if "runs" in metrics:
+            raise UserError(f"{name} holds several runs: name one of them, e.g. {name}/seed-42")
+        if metrics:
+            parts = {"teacher": str(metrics["teacher"].get("model")), "student": str(folder / "student")}
             parts |= {path.parent.name: str(path.parent) for path in sorted(folder.glob("*/export.json"))}
-            run = folder
         for part, where in parts.items():
-            found.setdefault(where, NamedModel(part, where, run, part == "teacher" and run == folder))
+            optional = bool(metrics) and part == "teacher"
+            found.setdefault(where, NamedModel(part, where, folder if metrics else folder.parent, optional))
     depth, names = 0, [model.name for model in found.values()]
     while len(set(names)) < len(names):
         depth += 1
         names = ["/".join((*model.run.parts[-depth:], model.name)) for model in found.values()]
     return [model._replace(name=name) for model, name in zip(found.values(), names, strict=True)]
+
+
+def _metrics_of(folder: Path) -> dict:
+    """What a run, or several seeds', says of itself; nothing for any other folder. Raises UserError."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+    except ValueError as error:
+        raise UserError(
+            f"{folder / 'metrics.json'} is damaged: repeat the run, or name the student's folder"
+        ) from error
+    return metrics if {"teacher", "runs"} & set(metrics) else {}
