@@ -87,14 +87,9 @@ def _write(
     """Export into an existing folder; in fp32 first, which has to answer as PyTorch does. Returns its facts."""
     target, runner = folder / "model.onnx", torch_runner(model, tokenizer)
     facts = {
-        "format": kind,
-        "parameters": runner.parameters,
-        "vocabulary": model.config.vocab_size,
-        "labels": runner.labels,
-        "max_length": tokenizer.model_max_length,
-        "pad_id": tokenizer.pad_token_id,
-        "pad_token": tokenizer.pad_token,
-    }
+        "format": kind, "parameters": runner.parameters, "vocabulary": model.config.vocab_size, "labels": runner.labels,
+        "max_length": tokenizer.model_max_length, "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
+    }  # fmt: skip
     (folder / "export.json").write_text(json.dumps(facts), encoding="utf-8")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     shutil.copy(predict.__file__, folder / "predict.py")
@@ -110,11 +105,8 @@ def _write(
         quantize(target, folder / "int8.onnx")
         (folder / "int8.onnx").replace(target)
         difference = float(np.abs(runner.logits(texts) - exported_logits(folder, texts)).max())
-    return facts | {
-        "bytes": target.stat().st_size,
-        "largest_logit_difference": difference,
-        "compared_texts": len(texts),
-    }
+    facts |= {"bytes": target.stat().st_size, "compared_texts": len(texts)}
+    return facts | {"largest_logit_difference": difference}
 
 
 def exported_logits(folder: Path, texts: list[str]) -> np.ndarray:
