@@ -1,5 +1,6 @@
 """One path from a run's settings to its rows, whatever their source; then leaks, subsamples and tokens."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from kdhelpers.data.snippets import movie_snippets
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
 
+DATA_SETS: dict[str, Callable[[], Rows]] = {"movie-snippets": movie_snippets}  # by the name that --dataset-id takes
 Table = TypeVar("Table", Dataset, DatasetDict)
 
 
@@ -25,8 +27,9 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None) -> Ro
     Splits that the source lacks are carved out of the labelled training rows, by a fixed seed, each class its share.
     Raises UserError for anything wrong with a file, a Hub data set, or the labels.
     """
-    if settings.source == "movie-snippets":
-        rows = movie_snippets()
+    own = DATA_SETS.get(settings.dataset_id or settings.source)
+    if own:
+        rows = own()
     else:
         rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
         rows = _carved(_with_class_ids(rows, label_names or []))

@@ -35,16 +35,14 @@ def export(
     vocabulary_of: list[str] | None = None,
     accept_changes: float = ACCEPTED_CHANGES,
 ) -> dict:
-    """Write `output`/: model.onnx, tokenizer.json, export.json, predict.py. All or nothing; an earlier export goes.
+    """Write model.onnx, tokenizer.json, export.json and predict.py to `output`, all or nothing; an earlier export goes.
 
     `student` is the folder of a run or of a classifier, or a hub id; `kind` one of `FORMATS`. Batch size and length
-    stay free, up to the student's max_length. `vocabulary_of` trims the vocabulary to what these texts use (see
-    `trim_vocabulary`). Returns what export.json holds: labels, max_length in tokens, bytes, largest_logit_difference
-    and changed_predictions on `texts` (default: some fifty sentences).
+    stay free, up to the student's max_length. `vocabulary_of`: see `trim_vocabulary`. Returns what export.json holds:
+    labels, max_length in tokens, bytes, changed_predictions on `texts` (default: some sentences of ours), ...
 
     Raises UserError where the student cannot be loaded or exported, where `output` holds anything else, where fp32
-    logits stray more than 1e-4 from PyTorch's, and where a larger share of the predictions on `texts` changes than
-    `accept_changes`.
+    logits stray more than 1e-4 from PyTorch's, and where more predictions change than the share `accept_changes`.
     """
     if kind not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}")
@@ -89,14 +87,9 @@ def _write(
     """Export into an existing folder; in fp32 first, which has to answer as PyTorch does. Returns its facts."""
     target, runner = folder / "model.onnx", torch_runner(model, tokenizer)
     facts = {
-        "format": kind,
-        "parameters": runner.parameters,
-        "vocabulary": model.config.vocab_size,
-        "labels": runner.labels,
-        "max_length": tokenizer.model_max_length,
-        "pad_id": tokenizer.pad_token_id,
-        "pad_token": tokenizer.pad_token,
-    }
+        "format": kind, "parameters": runner.parameters, "vocabulary": model.config.vocab_size, "labels": runner.labels,
+        "max_length": tokenizer.model_max_length, "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
+    }  # fmt: skip
     (folder / "export.json").write_text(json.dumps(facts), encoding="utf-8")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     shutil.copy(predict.__file__, folder / "predict.py")
@@ -112,11 +105,8 @@ def _write(
         quantize(target, folder / "int8.onnx")
         (folder / "int8.onnx").replace(target)
         difference = float(np.abs(runner.logits(texts) - exported_logits(folder, texts)).max())
-    return facts | {
-        "bytes": target.stat().st_size,
-        "largest_logit_difference": difference,
-        "compared_texts": len(texts),
-    }
+    facts |= {"bytes": target.stat().st_size, "compared_texts": len(texts)}
+    return facts | {"largest_logit_difference": difference}
 
 
 def exported_logits(folder: Path, texts: list[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
@@ -53,12 +54,17 @@ class _LogitsOnly(nn.Module):
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's progress and its advice to programmers off the screen; errors still come."""
+def _in_one_sentence(what: str) -> Iterator[None]:
+    """Keep the libraries' progress and advice to programmers off the screen; their errors become a UserError."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             yield
+    except OSError:  # a full disk is said elsewhere
+        raise
+    except Exception as error:
+        how = "export a BERT-like student, or try other versions of torch, onnxscript and onnxruntime"
+        raise UserError(f"{what} here ({type(error).__name__}): {how}") from error
     finally:
         logging.disable(logging.NOTSET)
 
@@ -89,20 +95,15 @@ def to_onnx(model: PreTrainedModel, path: Path) -> None:
     The model is left as it came. Raises UserError for a family that torch cannot export.
     """
     ids = torch.tensor([[101, 2023, 102], [101, 2003, 102]]) % model.config.vocab_size
-    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    with _silence(), _ready_for_onnx(model) as operator:
-        try:
-            torch.onnx.export(
-                _LogitsOnly(model, operator).eval(), (ids, torch.ones_like(ids)), str(path), dynamo=True, verbose=False,
-                input_names=["input_ids", "attention_mask"], output_names=["logits"], external_data=False,
-                dynamic_shapes={"input_ids": free, "attention_mask": free},
-                opset_version=23 if operator else 20,  # 23 is the first that has the attention operator
-            )  # fmt: skip
-        except Exception as error:
-            if isinstance(error, OSError):
-                raise
-            what = f"a {type(model).__name__} cannot be written as ONNX here ({type(error).__name__})"
-            raise UserError(f"{what}: export a BERT-like student, or try another version of torch") from error
+    free = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)  # a named Dim refuses a length of 1 in torch 2.9
+    what = f"a {type(model).__name__} cannot be written as ONNX"
+    with _in_one_sentence(what), _ready_for_onnx(model) as operator:
+        torch.onnx.export(
+            _LogitsOnly(model, operator).eval(), (ids, torch.ones_like(ids)), str(path), dynamo=True, verbose=False,
+            input_names=["input_ids", "attention_mask"], output_names=["logits"], external_data=False,
+            dynamic_shapes={"input_ids": free, "attention_mask": free},
+            opset_version=23 if operator else 20,  # 23 is the first that has the attention operator
+        )  # fmt: skip
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -112,5 +113,7 @@ def quantize(source: Path, target: Path) -> None:
     # the operators that hold weights (attention has none), with a scale for every output instead of one for the
     # matrix: a quarter less error, same size
     operators = ["Gather", "Gemm", "MatMul"]
-    with _silence():
-        quantize_dynamic(source, target, op_types_to_quantize=operators, weight_type=QuantType.QInt8, per_channel=True)
+    with _in_one_sentence("this model cannot be written in 8 bits"):
+        model = onnx.load(source)
+        del model.graph.value_info[:]  # shapes of before, over which onnxruntime up to 1.30 stumbles
+        quantize_dynamic(model, target, op_types_to_quantize=operators, weight_type=QuantType.QInt8, per_channel=True)

@@ -83,13 +83,11 @@ def _ratio_interval(base: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     """95 % bootstrap interval of the ratio of medians, sentences drawn in pairs."""
     if np.array_equal(base, times):
         return 1.0, 1.0
-
-    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.median(a, axis=axis) / np.median(b, axis=axis)
-
-    draw = np.random.default_rng(0)
-    result = stats.bootstrap((base, times), ratio, paired=True, n_resamples=1999, method="percentile", rng=draw)
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    found = stats.bootstrap(
+        (base, times), lambda a, b, axis: np.median(a, axis) / np.median(b, axis), paired=True, n_resamples=1999,
+        method="percentile", rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def dollars_per_million(milliseconds: float, dollars_per_hour: float) -> float:

@@ -40,8 +40,7 @@ class Runner:
 
     def accuracy(self, texts: list[str], labels: list[str]) -> float:
         """The share of the texts whose class is right. Raises UserError for a label that the model does not know."""
-        truth = self.class_ids(labels)
-        return float((self.logits(texts, BATCH).argmax(-1) == truth).mean())
+        return float((self.class_ids(labels) == self.logits(texts, BATCH).argmax(-1)).mean())
 
     def class_ids(self, labels: list[str]) -> np.ndarray:
         """The ids of these labels among the model's, int64 [rows]. Raises UserError for one that it does not know."""
@@ -142,18 +141,26 @@ def models_of(given: list[str]) -> list[NamedModel]:
     found: dict[str, NamedModel] = {}
     for name in given:
         folder = Path(name).expanduser().resolve()
-        parts, run = {folder.name: str(folder) if folder.is_dir() else name}, folder.parent
-        if (folder / "metrics.json").is_file():
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            if "runs" in metrics:
-                raise UserError(f"{name} holds several runs: name one of them, e.g. {name}/seed-42")
-            parts = {"teacher": metrics["teacher"]["model"], "student": str(folder / "student")}
+        parts, metrics = {folder.name: str(folder) if folder.is_dir() else name}, _metrics_of(folder)
+        if "runs" in metrics:
+            raise UserError(f"{name} holds several runs: name one of them, e.g. {name}/seed-42")
+        if is_run := "teacher" in metrics:
+            parts = {"teacher": str(metrics["teacher"].get("model")), "student": str(folder / "student")}
             parts |= {path.parent.name: str(path.parent) for path in sorted(folder.glob("*/export.json"))}
-            run = folder
         for part, where in parts.items():
-            found.setdefault(where, NamedModel(part, where, run, part == "teacher" and run == folder))
+            run = folder if is_run else folder.parent
+            found.setdefault(where, NamedModel(part, where, run, is_run and part == "teacher"))
     depth, names = 0, [model.name for model in found.values()]
     while len(set(names)) < len(names):
         depth += 1
         names = ["/".join((*model.run.parts[-depth:], model.name)) for model in found.values()]
     return [model._replace(name=name) for model, name in zip(found.values(), names, strict=True)]
+
+
+def _metrics_of(folder: Path) -> dict:
+    """What a run, or several seeds', says of itself; nothing for a folder of another kind. Raises UserError."""
+    path = folder / "metrics.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: name the student's folder") from error

@@ -3,12 +3,16 @@
 Shapes: `logits` are [batch, classes], `labels` are [batch] with -100 for a row whose label is withheld.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
 from kdhelpers.data import UNLABELLED
 from kdhelpers.errors import UserError
 from kdhelpers.settings import check_option
+
+Loss = Callable[..., torch.Tensor]  # takes what `distillation_loss` takes
 
 
 def soft_targets(logits: torch.Tensor, temperature: float) -> torch.Tensor:

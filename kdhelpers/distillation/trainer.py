@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from kdhelpers import models
 from kdhelpers.data import TEACHER_LOGITS
 from kdhelpers.distillation.hidden_states import HiddenStatesLoss, Inside, look_inside
-from kdhelpers.distillation.losses import distillation_loss, hard_label_loss
+from kdhelpers.distillation.losses import Loss, distillation_loss, hard_label_loss
 from kdhelpers.errors import UserError
 from kdhelpers.settings import OPTIONS, check_option
 
@@ -88,9 +88,12 @@ class DistillationTrainer(Trainer):
     # 5.2x on this attribute says so; earlier releases look at model_accepts_loss_kwargs, set in __init__.)
     loss_is_scaled_for_ga = False
 
-    def __init__(self, *args: Any, teacher: PreTrainedModel | None = None, **kwargs: Any):
+    def __init__(
+        self, *args: Any, teacher: PreTrainedModel | None = None, loss: Loss = distillation_loss, **kwargs: Any
+    ):
         """Takes what Trainer takes. `teacher`: a sequence classifier with as many labels as the student."""
         super().__init__(*args, **kwargs)
+        self.distillation_loss = loss
         self.model_accepts_loss_kwargs = False
         student, self.teacher = self.accelerator.unwrap_model(self.model), teacher
         models.require_single_label(student.config, "the student")
@@ -139,7 +142,7 @@ class DistillationTrainer(Trainer):
                 teacher = _run(self.teacher, self.teacher, inputs, bool(deep))
             answers = teacher[0].logits
         numbers = {"temperature": args.temperature, "label_smoothing": args.label_smoothing_factor}
-        loss = distillation_loss(logits, answers, labels, alpha=args.alpha, **numbers)
+        loss = self.distillation_loss(logits, answers, labels, alpha=args.alpha, **numbers)
         if deep:
             loss = loss + args.hidden_states_weight * deep(student, teacher, inputs["attention_mask"])
         return (loss, student[0]) if return_outputs else loss

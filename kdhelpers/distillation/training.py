@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from kdhelpers import evaluation, models
+from kdhelpers.distillation.losses import Loss, distillation_loss
 from kdhelpers.distillation.progress import ProgressBar
 from kdhelpers.distillation.trainer import DistillationTrainer, DistillationTrainingArguments
 from kdhelpers.errors import UserError
@@ -58,6 +59,7 @@ class Training:
     steps: int | None = None  # default: settings.epochs passes over the rows
     folder: Path | None = None  # for checkpoints; None throws them away
     patience: int | None = None  # evaluations without gain before it stops early
+    loss: Loss = distillation_loss
     resume: bool = False
     options: dict = field(default_factory=dict)  # TrainingArguments fields that override all
 
@@ -167,6 +169,7 @@ def trainer_for(training: Training, **model: Any) -> DistillationTrainer:
         data_collator=DataCollatorWithPadding(training.tokenizer),
         compute_metrics=evaluation.compute_metrics,
         teacher=training.teacher,
+        loss=training.loss,
         **model,
     )
     trainer.remove_callback(PrinterCallback)

@@ -178,3 +178,12 @@ def test_mistakes_end_in_one_sentence(runs, tmp_path, capsys):
         said = capsys.readouterr().err
         assert sign in said
         assert said.count("\n") == 1
+
+
+def test_damaged_metrics_are_one_sentence(runs, tmp_path, capsys):
+    shutil.copytree(runs[0], tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text('{"teacher": ')
+    code, _, problem = benchmark(tmp_path / "run", capsys=capsys)
+    assert code == 2
+    assert "metrics.json" in problem
+    assert problem.count("\n") == 1

@@ -308,3 +308,25 @@ def test_tokens_are_truncated_unpadded_and_their_labels_renamed():
     assert list(tokens["train"]["labels"]) == [0, 1]
     assert "label" not in tokens["train"].column_names
     assert isinstance(data.tokenise(rows["test"], tiny_tokenizer(), 6), Dataset)
+
+
+# --- the package's own data sets
+
+
+def test_a_data_set_of_the_package_is_found_by_its_name_before_the_hubs(monkeypatch):
+    words = {"train": ("fine", "dull"), "validation": ("great", "awful"), "test": ("lovely", "bad")}
+    tables = {
+        split: Dataset.from_dict({"id": pair, "text": [f"a {word} film" for word in pair], "label": [1, 0]})
+        for split, pair in words.items()
+    }
+    mine = data.Rows(DatasetDict(tables), ["bad", "good"])
+    monkeypatch.setitem(splits_module.DATA_SETS, "mine", lambda: mine)
+    settings = settings_from({"dataset_id": "mine"})
+    assert data.load_rows(settings).splits["test"]["id"][:] == ["lovely", "bad"]
+    assert str(settings.output) == "runs/mine"
+
+
+def test_the_default_data_set_has_a_name_too(monkeypatch):
+    monkeypatch.setitem(splits_module.DATA_SETS, "movie-snippets", lambda: pytest.fail("asked"))
+    with pytest.raises(pytest.fail.Exception, match="asked"):
+        data.load_rows(settings_from({}))

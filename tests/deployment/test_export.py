@@ -206,6 +206,16 @@ def test_a_family_that_torch_cannot_export_is_refused_in_one_sentence(student, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_cannot_be_quantised_are_one_sentence(exported, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("line one\nline two")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_dynamic", fails)
+    with pytest.raises(UserError, match="8 bits") as error:
+        graph.quantize(exported[0] / "onnx" / "model.onnx", tmp_path / "int8.onnx")
+    assert "\n" not in str(error.value)
+
+
 def nan_weight(model):
     model.classifier.weight.data[0, 0] = float("nan")
 

@@ -26,8 +26,10 @@ from kdhelpers.data import TEACHER_LOGITS, UNLABELLED
 from kdhelpers.distillation import (
     DistillationTrainer,
     DistillationTrainingArguments,
+    build_student,
     distillation_loss,
     length_grouping,
+    train_student,
 )
 from kdhelpers.distillation.trainer import ShuffledLengthSampler
 from kdhelpers.errors import UserError
@@ -420,3 +422,19 @@ def test_batches_of_like_length_come_in_random_order():
     assert list(sampler) != first
     sampler.set_epoch(0)
     assert list(sampler) == first
+
+
+def test_another_loss_can_be_trained_with(kit):
+    """It takes what distillation_loss takes, and is handed on by train_student."""
+    seen = []
+
+    def opposite(student_logits, teacher_logits, labels, *, alpha, temperature, label_smoothing=0.0):
+        seen.append((tuple(student_logits.shape), tuple(labels.shape), alpha, temperature))
+        return (student_logits + teacher_logits).square().mean()
+
+    student, answers = build_student(kit.settings, kit.teacher, kit.label_names), kit.logits(kit.teacher, "train")
+    before = np.square(kit.logits(student, "train") + answers).mean()
+    how = {"loss": opposite, "steps": 40, "options": {"learning_rate": 1e-2}, "validation": None}
+    trained = train_student(kit, student, kit.splits["train"], **how).model
+    assert seen == [((8, 2), (8,), kit.settings.alpha, kit.settings.temperature)] * 40
+    assert np.square(kit.logits(trained, "train") + answers).mean() < before / 2

@@ -74,7 +74,7 @@ def peers_python(venv: Path) -> Path:
 
 
 def write_kit(kit: Prepared, rows: int | None, folder: Path) -> int:
-    """Teacher, initial student and tokenised training rows as files that every way can read; gives back how many."""
+    """Teacher, initial student and tokenised training rows as files that every way can read; returns how many."""
     student = models.cut_layers(kit.teacher, kit.settings.student_layers)
     kit.save(kit.teacher, folder / "teacher")
     kit.save(student, folder / "student")
@@ -98,7 +98,7 @@ def kept(task: Task, threads: int) -> dict | None:
 
 
 def run(way: Way, task: Task, python: Path, threads: int) -> dict:
-    """Train in a process of its own, on the CPU; gives back what the way reports. Raises UserError if it fails."""
+    """Train in a process of its own, on the CPU; returns what the way reports. Raises UserError if it fails."""
     output = Path(task.output)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What every way of training gets and gives back. Runs in our environment and in the peers'."""
+"""What every way of training gets and returns. Runs in our environment and in the peers'."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ def mend_torchvision() -> list[str]:
     """Make torchvision importable: torchdistill and, where it is installed, transformers import it, unused here.
 
     A torchvision whose compiled part does not fit the installed torch fails when it describes two of its operators.
-    Gives back what was changed: nothing where torchvision works, or is not there.
+    Returns what was changed: nothing where torchvision works, or is not there.
     """
     if importlib.util.find_spec("torchvision") is None:
         return []
