@@ -1,5 +1,6 @@
 """The machine that a run meets: device, precision, processes and progress are decided here, once."""
 
+import gc
 import logging
 import os
 import sys
@@ -77,8 +78,12 @@ def processes() -> PartialState:
 
 
 def end_processes() -> None:
-    """End what torchrun's processes share, as PyTorch asks before they exit: without it one is aborted now and then."""
+    """End what torchrun's processes share, as PyTorch asks before they exit: without it one is aborted now and then.
+
+    A wrapped model holds on to gloo's threads, which need the interpreter for their last step: so it goes first.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 

@@ -365,27 +365,29 @@ def test_one_process_uses_one_gpu(student, rows, tokenizer, tmp_path):
 
 DDP_SCRIPT = """
 import json, sys
-import torch
 from datasets import load_from_disk
 from transformers import DataCollatorWithPadding, AutoTokenizer, set_seed
 from kdhelpers import models, runtime
 from kdhelpers.distillation import DistillationTrainer, DistillationTrainingArguments
-folder, batch_size = sys.argv[1], int(sys.argv[2])
-set_seed(0)
-model = models.set_dropout(models.load_classifier(folder + "/model", None).model, 0.0)
-tokenizer = AutoTokenizer.from_pretrained(folder + "/model")
-trainer = DistillationTrainer(
-    model=model, train_dataset=load_from_disk(folder + "/rows"), processing_class=tokenizer,
-    data_collator=DataCollatorWithPadding(tokenizer),
-    args=DistillationTrainingArguments(
-        output_dir=folder + "/out", max_steps=4, per_device_train_batch_size=batch_size, learning_rate=1e-2,
-        report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no", logging_steps=1, alpha=0.5,
-        temperature=3.0, ddp_backend="gloo",
-    ),
-)
-trainer.train()
-if trainer.is_world_process_zero():
-    print(json.dumps([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
+
+def main(folder, batch_size):
+    set_seed(0)
+    model = models.set_dropout(models.load_classifier(folder + "/model", None).model, 0.0)
+    tokenizer = AutoTokenizer.from_pretrained(folder + "/model")
+    trainer = DistillationTrainer(
+        model=model, train_dataset=load_from_disk(folder + "/rows"), processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        args=DistillationTrainingArguments(
+            output_dir=folder + "/out", max_steps=4, per_device_train_batch_size=batch_size, learning_rate=1e-2,
+            report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no", logging_steps=1, alpha=0.5,
+            temperature=3.0, ddp_backend="gloo",
+        ),
+    )
+    trainer.train()
+    if trainer.is_world_process_zero():
+        print(json.dumps([entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
+
+main(sys.argv[1], int(sys.argv[2]))
 runtime.end_processes()
 """
 
