@@ -10,6 +10,7 @@ import difflib
 import enum
 import functools
 import json
+import logging
 import math
 import types
 import typing
@@ -19,8 +20,11 @@ from pathlib import Path
 
 from kdhelpers.errors import UserError
 
+log = logging.getLogger(__name__)
+
 HIDDEN_STATES = ("none", "pkd", "tinybert", "minilm")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+CONTROLS = ("none", "one", "all")
 
 
 # --- checks: each returns what a value must be, where it is not -------------------------------------------------
@@ -69,7 +73,13 @@ class RunSettings:
     max_length: int = _option(128, "Longest input in tokens, [CLS] and [SEP] included.", _positive)
     # models
     teacher: str = _option(
-        "minilm-l6-h384", "Hub id or folder; a bare encoder is fine-tuned first.", also=("teacher_id",)
+        "minilm-l6-h384",
+        "Hub id or folder; a bare encoder is fine-tuned first. Given again: the mean of their probabilities is taught.",
+        also=("teacher_id",),
+    )
+    ensemble: list = dataclasses.field(default_factory=list)  # the teachers after the first
+    teacher_answers: str | None = _option(
+        None, "Instead of a teacher, its answers: .csv, .jsonl or .parquet, a column a class, joined by id or text."
     )
     student: str | None = _option(
         None, "Hub id or folder of the student (default: cut from the teacher).", also=("student_id",)
@@ -103,7 +113,12 @@ class RunSettings:
     # the run
     seed: int = _option(42, "Seed of the first run.")
     seeds: int = _option(1, "How many runs, with seeds seed, seed + 1, ...; prints mean and spread.", _positive)
-    no_control: bool = _option(False, "Leave out the control that learns without a teacher.")
+    controls: str = _option(
+        "one",
+        "What stands beside the student: none; one, the control that learns without a teacher; or all, also a control "
+        "with another seed, and the student on the teacher's hard answers.",
+        _one_of(*CONTROLS),
+    )
     precision: str = _option("auto", f"One of {', '.join(PRECISIONS)}.", _one_of(*PRECISIONS))
     output: Path = _option(Path(), "Folder for the results (default: runs/ and the recipe's name).")
     overwrite: bool = _option(False, "Replace the run that the output folder holds, once the new one is done.")
@@ -117,6 +132,11 @@ class RunSettings:
         if self.hidden_states != "none" and self.dropout:
             raise UserError(
                 "--hidden-states trains without dropout, whose noise would be imitated: leave --dropout out"
+            )
+        if self.needs_live_teacher and (self.ensemble or self.teacher_answers or self.controls == "all"):
+            raise UserError(
+                "--live-teacher and --hidden-states need one teacher that reads every batch: "
+                "leave out further teachers, --teacher-answers and --controls all"
             )
 
     @property
@@ -175,7 +195,8 @@ RECIPES: dict[str, dict] = {
 
 OPTIONS = {field.name: field for field in dataclasses.fields(RunSettings) if "help" in field.metadata}
 OTHER_NAMES = {other: name for name, field in OPTIONS.items() for other in field.metadata["also"]}
-_KINDS = typing.get_type_hints(RunSettings)
+_KINDS = typing.get_type_hints(RunSettings) | {"no_control": bool}  # the name of --controls none up to 0.3
+del _KINDS["trainer_options"]
 
 # TrainingArguments fields that `distill` sets itself, or that break its stages, and the option to give instead
 SET_BY_DISTILL = {
@@ -311,18 +332,30 @@ def settings_from(options: Mapping[str, object]) -> RunSettings:
         if name in SET_BY_DISTILL and name not in OPTIONS:
             instead = SET_BY_DISTILL[name]
             raise UserError(f"{name} is set by distill itself: " + (f"give {instead}" if instead else "leave it out"))
-        if name not in OPTIONS and name not in trainer_kinds():
+        if name not in _KINDS and name not in trainer_kinds():
             near = nearest(name, OPTIONS) or nearest(name, OTHER_NAMES) or nearest(name, trainer_kinds())
             hint = f"did you mean {dashed(near)}?" if near else "see python -m kdhelpers distill --help"
             raise UserError(f"unknown argument {dashed(name)}: {hint}")
+        if name == "teacher":
+            value, *given["ensemble"] = _several(value)
         given[name] = None if value is None else read_value(name, value, (_KINDS | trainer_kinds())[name])
+    if given.pop("no_control", None):
+        log.info("note: --no-control is now --controls none")
+        given["controls"] = "none"
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("gradient_accumulation_steps", 1) < 1:
         raise UserError("--gradient-accumulation-steps must be 1 or more")
-    trainer = {name: value for name, value in given.items() if name not in OPTIONS}
-    own = {name: value for name, value in given.items() if name in OPTIONS}
+    trainer = {name: value for name, value in given.items() if name not in _KINDS}
+    own = {name: value for name, value in given.items() if name in _KINDS}
     settings = RunSettings(**_defaults_for(own) | own, trainer_options=trainer)
     return settings if "output" in own else dataclasses.replace(settings, output=Path("runs") / settings.name)
+
+
+def _several(value: object) -> list:
+    """One teacher or several: a list, or its JSON, as the command line makes of an option that is given again."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = read_value("teacher", value, list)
+    return list(value) if isinstance(value, list | tuple) and value else [value]
 
 
 def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
@@ -334,6 +367,8 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
             f"no recipe {name!r}: " + (f"did you mean {near}?" if near else f"there are {', '.join(RECIPES)}")
         )
     values = dict(RECIPES[name])
+    if "teacher" in given and "teacher_answers" in given:
+        raise UserError("give --teacher or --teacher-answers, not both")
     if "train" in given and "dataset_id" in given:
         raise UserError("give --train or --dataset-id, not both")
     for option in ("validation", "test", "unlabelled"):

@@ -49,6 +49,19 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "kd"
 
 
+@pytest.fixture
+def spoken(caplog):
+    """What was said since the last time it was asked."""
+    caplog.set_level("INFO", logger="kdhelpers")
+
+    def said():
+        text = caplog.text
+        caplog.clear()
+        return text
+
+    return said
+
+
 def options(files, teacher, output, /, **more) -> dict:
     """Options of a run on `files`; a one-layer student unless `more` says otherwise."""
     rows = {name: str(files / f"{name}.csv") for name in SIZES} | {"text_column": "sentence"}

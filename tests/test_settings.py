@@ -108,4 +108,4 @@ def test_a_student_of_its_own_is_not_cut_unless_asked_for():
 
 
 def test_every_option_is_one_of_the_dataclass():
-    assert set(OPTIONS) == {field.name for field in dataclasses.fields(RunSettings)} - {"trainer_options"}
+    assert set(OPTIONS) == {field.name for field in dataclasses.fields(RunSettings)} - {"trainer_options", "ensemble"}

@@ -1,6 +1,7 @@
 """Options that are read strictly, and messages that go to standard output."""
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Iterable
@@ -50,9 +51,11 @@ def unknown_argument(given: str, known: Iterable[str]) -> str:
 def read_options(argv: list[str]) -> dict[str, str]:
     """`--name value`, `--name=value`, or `--name` alone for true, to a mapping that `settings_from` takes.
 
-    Raises UserError for a value without an option and an option that is given twice.
+    Several teachers become a list, as JSON. Raises UserError for a value without an option and for any other option
+    that is given twice.
     """
     found: dict[str, str] = {}
+    teachers: list[str] = []
     rest = list(argv)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
@@ -61,10 +64,13 @@ def read_options(argv: list[str]) -> dict[str, str]:
         if not equals:
             alone = not rest or (rest[0].startswith("--"))
             value = "true" if alone else rest.pop(0)
-        if name[2:] in found:
+        if name == "--teacher" and "teacher" in found:
+            teachers.append(value)
+        elif name[2:] in found:
             raise UserError(f"{name} is given twice")
-        found[name[2:]] = value
-    return found
+        else:
+            found[name[2:]] = value
+    return found | ({"teacher": json.dumps([found["teacher"], *teachers])} if teachers else {})
 
 
 def start_console() -> None:

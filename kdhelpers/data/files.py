@@ -18,6 +18,7 @@ from kdhelpers.data.rows import Rows, checked_rows, require_column
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
 
+FILES = ("train", "validation", "test", "unlabelled", "teacher_answers")  # the settings that name one
 QUOTED_AS_IN_CSV = re.compile('"[^"]*(""[^"]*)+"')
 Records = Iterator[tuple[str, list, list]]  # where a row begins, the names of its columns, its values
 
@@ -40,7 +41,7 @@ def file_rows(settings: RunSettings) -> Rows:
 
 def digests(settings: RunSettings) -> dict[str, str]:
     """The sha256 of every file that the settings name: a run is only resumed with the rows that it began with."""
-    named = {name: getattr(settings, name) for name in ("train", "validation", "test", "unlabelled")}
+    named = {name: getattr(settings, name) for name in FILES}
     files = {name: Path(path).expanduser() for name, path in named.items() if path}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
 
@@ -50,20 +51,28 @@ def read_file(path: str, text_column: str, label_column: str | None) -> list[dic
 
     Raises UserError, naming file and line, for whatever a person would not read as a row.
     """
+    wanted = [text_column] if label_column is None else [text_column, label_column]
+    return checked_rows(read_records(path, wanted), text_column, label_column)
+
+
+def read_records(path: str, wanted: list[str]) -> list[tuple[str, dict]]:
+    """Each row of a file as its place ("train.csv, line 7") and its values by column; it has the `wanted` columns.
+
+    A .txt file has one column, the first of `wanted`. Raises UserError, naming file and line.
+    """
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"no file {path}")
     if file.suffix.lower() not in READERS:
         raise UserError(f"{path}: cannot read {file.suffix or 'this'}; use .csv, .tsv, .jsonl or .parquet")
-    wanted = [text_column] if label_column is None else [text_column, label_column]
     records = []
     for place, names, values in READERS[file.suffix.lower()](file):
         for column in wanted:
-            require_column(column, names or [text_column], f"{path}, {place}")
-        records.append((f"{path}, {place}", dict(zip(names or [text_column], values, strict=True))))
+            require_column(column, names or wanted[:1], f"{path}, {place}")
+        records.append((f"{path}, {place}", dict(zip(names or wanted[:1], values, strict=True))))
     if not records:
         raise UserError(f"{path} has no rows")
-    return checked_rows(records, text_column, label_column)
+    return records
 
 
 def _decoded(file: Path) -> str:

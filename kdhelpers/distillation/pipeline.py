@@ -5,16 +5,14 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import shutil
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from kdhelpers import data, evaluation, models, runtime, storage
+from kdhelpers import data, evaluation, runtime, storage
+from kdhelpers.distillation.answers import Answers
 from kdhelpers.distillation.prepared import (
     Prepared,
     build_control,
@@ -24,14 +22,18 @@ from kdhelpers.distillation.prepared import (
     prepare,
     train_student,
 )
+from kdhelpers.distillation.scoring import score
+from kdhelpers.distillation.teacher_logits import hard_answers
 from kdhelpers.distillation.training import Fit, load_fit, save_fit, steps_for
 from kdhelpers.settings import RunSettings
 
 log = logging.getLogger(__name__)
 
 
-def distill(settings: RunSettings) -> dict:
+def distill(settings: RunSettings, teacher: Answers | None = None) -> dict:
     """Run everything and write `settings.output`; returns what metrics.json holds ({} in all processes but one).
+
+    `teacher` answers in place of the settings' one (see `answers_from`).
 
     All work is done in `<output>.incomplete`; `<output>` itself appears, or is replaced, at the very end. With
     `settings.seeds` above 1 the run is repeated with consecutive seeds, each in a folder of its own. Raises
@@ -45,7 +47,9 @@ def distill(settings: RunSettings) -> dict:
                 wanted = dataclasses.asdict(settings) | {"inputs": inputs(settings)}
                 storage.start_run(settings.output, wanted, settings.overwrite, settings.resume)
         with storage.log_file(work / "run.log") if main else nullcontext():
-            metrics = _one_run(settings, work) if settings.seeds == 1 else _several_runs(settings, work)
+            metrics = (
+                _one_run(settings, work, teacher) if settings.seeds == 1 else _several_runs(settings, work, teacher)
+            )
         if main:
             (work / "settings.json").unlink()
             storage.finish_run(work, settings.output)
@@ -64,7 +68,7 @@ def inputs(settings: RunSettings) -> dict[str, str]:
     return found
 
 
-def _several_runs(settings: RunSettings, work: Path) -> dict:
+def _several_runs(settings: RunSettings, work: Path, teacher: Answers | None) -> dict:
     """One run a seed, below `work`; returns the summary over them."""
     runs, predictions = [], []
     for seed in range(settings.seed, settings.seed + settings.seeds):
@@ -73,7 +77,7 @@ def _several_runs(settings: RunSettings, work: Path) -> dict:
             log.info("seed %d: already done before the interruption", seed)
         else:
             folder.mkdir(exist_ok=True)
-            _one_run(dataclasses.replace(settings, seed=seed, seeds=1), folder)
+            _one_run(dataclasses.replace(settings, seed=seed, seeds=1), folder, teacher)
         if runtime.is_main():
             runs.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
             predictions.append(pd.read_csv(folder / "predictions.csv"))
@@ -85,7 +89,7 @@ def _written(metrics: dict, work: Path) -> dict:
     return metrics
 
 
-def _one_run(settings: RunSettings, work: Path) -> dict:
+def _one_run(settings: RunSettings, work: Path, teacher: Answers | None) -> dict:
     """The stages of a run, in order, writing to `work`."""
     machine = runtime.this_machine(settings.precision)
     log.info("recipe %s, seed %d, precision %s", settings.name, settings.seed, machine.precision)
@@ -94,76 +98,60 @@ def _one_run(settings: RunSettings, work: Path) -> dict:
     folder = (settings.checkpoints or work / "checkpoints") / name
     if machine.is_main and not settings.resume:
         shutil.rmtree(folder, ignore_errors=True)
-    prepared = prepare(settings, folder / "teacher")
-    fits = {"teacher": prepared.teacher_fit, **train_both(prepared, folder, work)}
+    prepared = prepare(settings, folder / "teacher", teacher=teacher)
+    fits = train_all(prepared, folder, work)
     if not machine.is_main:
         return {}
     metrics = score(prepared, fits, work)
-    for done in (folder, work / "checkpoints", work / "control"):
+    for done in (folder, *(work / name for name in ("checkpoints", *fits) if name != "student")):
         shutil.rmtree(done, ignore_errors=True)
     (work / "student" / "fit.json").unlink()
     return _written(metrics, work)
 
 
-def train_both(prepared: Prepared, folder: Path, work: Path) -> dict[str, Fit]:
-    """Train control (labels only) and student for the same number of optimizer steps; returns them by name.
+def planned(prepared: Prepared, folder: Path) -> dict[str, tuple[Prepared, dict]]:
+    """What is trained, in order: each model's name, its own settings, and what `train_student` takes for it.
 
-    A resumed run takes what was finished before the interruption from `work`, and goes on from `folder`'s
-    checkpoints. Without any label there is no control.
+    All take the same number of optimizer steps. Controls learn from the labels, without a teacher; without any label
+    there is none.
     """
     settings, every_row = prepared.settings, prepared.splits["train"]
     few = labelled(every_row)
     steps = steps_for(settings, prepared.machine, len(every_row))
-    teacher = prepared.teacher if settings.needs_live_teacher else None
-    plans = {
-        "control": {"settings": on_labels(settings), "rows": few},
-        "student": {"settings": settings, "rows": every_row, "teacher": teacher},
-    }
-    if settings.no_control or not len(few):
-        del plans["control"]
+    live = prepared.teacher if settings.needs_live_teacher else None
+    plans: dict[str, tuple[Prepared, dict]] = {}
+    if settings.controls == "none" or not len(few):
         log.info("no control%s: what the teacher adds is not measured", "" if len(few) else ", for want of labels")
+    else:
+        plans["control"] = _with(prepared, on_labels(settings)), {"rows": few}
+        if settings.controls == "all":
+            plans["second_control"] = _with(prepared, on_labels(settings, seed=settings.seed + 1)), {"rows": few}
+    plans["student"] = prepared, {"rows": every_row, "teacher": live}
+    if settings.controls == "all" and data.TEACHER_LOGITS in every_row.column_names:
+        plans["hard_answers"] = _with(prepared, on_labels(settings)), {"rows": hard_answers(every_row)}
+    usual = {"steps": steps, "resume": settings.resume}
+    return {name: (own, usual | how | {"name": name, "folder": folder / name}) for name, (own, how) in plans.items()}
+
+
+def _with(prepared: Prepared, settings: RunSettings) -> Prepared:
+    return dataclasses.replace(prepared, settings=settings)
+
+
+def train_all(prepared: Prepared, folder: Path, work: Path) -> dict[str, Fit]:
+    """Train what is planned; returns the models by name.
+
+    A resumed run takes what was finished before the interruption from `work`, and goes on from `folder`'s
+    checkpoints.
+    """
     fits = {}
-    for name, plan in plans.items():
-        kept = load_fit(work / name) if settings.resume else None
+    for name, (own, how) in planned(prepared, folder).items():
+        kept = load_fit(work / name) if prepared.settings.resume else None
         if kept:
             log.info("%s: already trained before the interruption", name)
         else:
-            own = name == "control"
-            model = build_control(prepared) if own else build_student(settings, prepared.teacher, prepared.label_names)
-            how = {"name": name, "steps": steps, "folder": folder / name, "resume": settings.resume, **plan}
-            kept = train_student(prepared, model, **how)
+            model = build_control(own) if name.endswith("control") else build_student(own)
+            kept = train_student(own, model, **how)
             if prepared.machine.is_main:
                 save_fit(work / name, kept, prepared.tokenizer)
         fits[name] = kept
     return fits
-
-
-def score(prepared: Prepared, fits: dict[str, Fit], work: Path) -> dict:
-    """Score every model on the test rows in fp32, write what a run writes beside metrics.json, and judge."""
-    settings, rows, labels = prepared.settings, prepared.rows, prepared.labels("test")
-    logits = {name: prepared.logits(result.model, "test") for name, result in fits.items()}
-    metrics: dict[str, Any] = {"recipe": settings.name, "seed": settings.seed, "alpha": settings.alpha}
-    metrics |= {"rows": rows.counts(), "test_rows": rows.test_name, "precision": prepared.machine.precision}
-    for name, result in fits.items():
-        scores = evaluation.score(logits[name], labels, logits["teacher"])
-        metrics[name] = {
-            "parameters": models.count_parameters(result.model),
-            "layers": models.num_layers(result.model),
-            **{f"test_{key}": value for key, value in scores.items()},
-            "validation_accuracy": result.validation_accuracy,
-            "train_seconds": round(result.seconds, 1),
-        }
-    metrics["teacher"]["model"] = fits["teacher"].source
-    metrics["student"]["teacher_logits_seconds"] = round(prepared.logits_seconds, 1)
-    if "control" in fits:
-        metrics["verdict"] = dataclasses.asdict(evaluation.compare(logits, labels).comparison)
-    metrics["max_length"] = prepared.tokenizer.model_max_length
-    packages = ("torch", "transformers", "datasets", "evaluate", "accelerate")
-    metrics["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    ids = {"teacher": settings.teacher, "student": settings.student}
-    metrics["revisions"] = {name: models.hub_revision(model_id) if model_id else None for name, model_id in ids.items()}
-    metrics["revisions"]["dataset"] = rows.revision
-    evaluation.write_predictions(work / "predictions.csv", prepared.splits["test"], logits, rows.label_names)
-    evaluation.write_model_card(work / "student" / "README.md", metrics, rows.label_names)
-    evaluation.draw_result(metrics, work / "result.png")
-    return metrics

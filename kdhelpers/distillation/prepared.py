@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +13,15 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kdhelpers import __version__, data, evaluation, models, runtime, storage
+from kdhelpers.distillation.answers import Answers, answers_from_file
 from kdhelpers.distillation.hidden_states import HiddenStatesLoss
-from kdhelpers.distillation.teacher_logits import add_teacher_logits, table_hash
+from kdhelpers.distillation.teacher_logits import (
+    add_teacher_logits,
+    as_array,
+    mean_of_probabilities,
+    table_hash,
+    with_column,
+)
 from kdhelpers.distillation.training import Fit, Training, fit, load_fit, ready_to_train, rehearse, save_fit
 from kdhelpers.errors import UserError
 from kdhelpers.runtime import Machine
@@ -37,13 +45,17 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     teacher_splits: DatasetDict
     teacher_tokenizer: PreTrainedTokenizerBase
-    teacher_fit: Fit
+    teacher_fit: Fit | None  # None: its answers came without a model
     teacher_came_trained: bool
     logits_seconds: float = 0.0
+    further_teachers: tuple[Fit, ...] = ()
+    answers: dict[str, np.ndarray] | None = None  # by split, of a teacher that is not one model
 
     @property
     def teacher(self) -> PreTrainedModel:
-        """The teacher, in eval mode."""
+        """The teacher, in eval mode; of several the first. Raises UserError where there are only its answers."""
+        if self.teacher_fit is None:
+            raise UserError("this run has its teacher's answers and not the teacher: read them with teacher_logits")
         return self.teacher_fit.model
 
     @property
@@ -58,9 +70,13 @@ class Prepared:
     def logits(self, model: PreTrainedModel, split: str) -> np.ndarray:
         """A model's logits on a split, in fp32, float32 [rows, classes]; the teacher reads its own tokens."""
         tables, tokenizer = self.splits, self.tokenizer
-        if model is self.teacher:
+        if self.teacher_fit and model is self.teacher:
             tables, tokenizer = self.teacher_splits, self.teacher_tokenizer
         return models.predict_logits(model.to(self.machine.device), tables[split], tokenizer)
+
+    def teacher_logits(self, split: str) -> np.ndarray | None:
+        """The teacher's logits on validation or test, float32 [rows, classes]; None where its answers lack them."""
+        return self.logits(self.teacher, split) if self.answers is None else self.answers.get(split)
 
     def save(self, model: PreTrainedModel, folder: Path) -> Path:
         """Write a model of the student's kind with its tokenizer beside it; returns the folder."""
@@ -68,14 +84,23 @@ class Prepared:
         return folder
 
 
-def prepare(settings: RunSettings | None = None, folder: Path | None = None, answers: bool = True) -> Prepared:
+def prepare(
+    settings: RunSettings | None = None,
+    folder: Path | None = None,
+    answers: bool = True,
+    teacher: Answers | None = None,
+) -> Prepared:
     """Rows, tokens, teacher and the teacher's answers, of the default recipe or of `settings`; cached.
 
     A bare teacher is fine-tuned first: for the default recipe one to three minutes on two cores. `folder` keeps its
-    checkpoints; without `answers` the column is left out. Raises UserError for whatever can be known to be wrong
-    before a student is trained.
+    checkpoints; without `answers` the column is left out. `teacher` answers in place of the settings' one. Raises
+    UserError for whatever can be known to be wrong before a student is trained.
     """
     settings = settings or recipe()
+    if teacher is None and settings.teacher_answers:
+        teacher = answers_from_file(settings.teacher_answers, settings.text_column, settings.label_column)
+    if teacher is not None:
+        return _answered(settings, teacher)
     rows, loaded = _rows_and_teacher(settings)
     machine = runtime.this_machine(settings.precision)
     as_it_came = Fit(loaded.model.eval().to(machine.device), 0.0, None, settings.teacher)
@@ -95,26 +120,99 @@ def prepare(settings: RunSettings | None = None, folder: Path | None = None, ans
     with runtime.first_process_first():
         tables = prepared.splits["train"], prepared.teacher_splits["train"]
         table, seconds = add_teacher_logits(*tables, prepared.teacher, prepared.teacher_tokenizer, machine)
-    return dataclasses.replace(prepared, splits=DatasetDict(prepared.splits | {"train": table}), logits_seconds=seconds)
+    prepared = _with_column(prepared, table)
+    return _with_ensemble(dataclasses.replace(prepared, logits_seconds=seconds))
+
+
+def _with_column(prepared: Prepared, train: Dataset) -> Prepared:
+    return dataclasses.replace(prepared, splits=DatasetDict(prepared.splits | {"train": train}))
+
+
+def _with_ensemble(prepared: Prepared) -> Prepared:
+    """The mean of all the teachers' probabilities in place of the first one's answers.
+
+    Each is prepared as if it were alone, with a seed of its own: a bare encoder that is named n times is fine-tuned
+    n times.
+    """
+    settings = prepared.settings
+    if not settings.ensemble:
+        return prepared
+    alone = dataclasses.replace(settings, ensemble=[], student=settings.student or settings.teacher)
+    others = [
+        prepare(dataclasses.replace(alone, teacher=name, seed=seed))
+        for seed, name in enumerate(settings.ensemble, settings.seed + 1)
+    ]
+    teachers = [prepared, *others]
+    column = mean_of_probabilities(
+        [as_array(one.splits["train"].select_columns(data.TEACHER_LOGITS)) for one in teachers]
+    )
+    held_out = [split for split in ("validation", "test") if split in prepared.splits]
+    answers = {split: mean_of_probabilities([one.logits(one.teacher, split) for one in teachers]) for split in held_out}
+    log.info("the mean of %d teachers' probabilities is taught", len(teachers))
+    return dataclasses.replace(
+        _with_column(prepared, with_column(prepared.splits["train"], column)),
+        logits_seconds=sum(one.logits_seconds for one in teachers),
+        further_teachers=tuple(one.teacher_fit for one in others if one.teacher_fit),
+        answers=answers,
+    )
+
+
+def _answered(settings: RunSettings, teacher: Answers) -> Prepared:
+    """A run whose teacher is no model here. Nothing is asked before all else is known to be right."""
+    if settings.needs_live_teacher:
+        raise UserError(f"{teacher.source} only answers: --live-teacher and --hidden-states need a model")
+    student = settings.student or models.EMBEDDED_BACKBONE
+    settings = dataclasses.replace(settings, student=student)
+    rows = _rows(settings, list(teacher.label_names) or None)
+    if settings.alpha > 0 and not rows.counts()["labelled"]:
+        raise UserError(f"no training row has a label, and alpha is {settings.alpha:g}: label some, or set it to 0")
+    machine = runtime.this_machine(settings.precision)
+    ours, config = models.load_tokenizer(student), models.load_config(student)
+    report = models.compare_tokenizers(ours, ours, config, config)
+    ours.model_max_length = min(settings.max_length, report.usable_length)
+    splits = data.tokenise(rows.splits, ours, ours.model_max_length)
+    prepared = Prepared(settings, machine, rows, splits, ours, splits, ours, None, True)
+    check_students(prepared)
+    started = time.perf_counter()
+    log.info("teacher: the answers of %s", teacher.source)
+    with runtime.first_process_first():
+        order = [split for split in ("validation", "test", "train") if split in splits]
+        answers = {split: teacher.of(splits[split], rows.label_names) for split in order}
+    found = {split: logits for split, logits in answers.items() if logits is not None}
+    if "train" not in found:
+        raise UserError(f"{teacher.source} answers for none of the training rows: give it their ids or texts")
+    judged = next((split for split in ("validation", "test") if split in found), None)
+    if judged:
+        evaluation.check_teacher(found[judged], prepared.labels(judged), rows.label_names, settings.accept_teacher)
+    if "test" not in found:
+        log.info("%s answers for no test row: the table cannot show how good it is", teacher.source)
+    prepared = _with_column(prepared, with_column(splits["train"], found.pop("train")))
+    return dataclasses.replace(prepared, answers=found, logits_seconds=time.perf_counter() - started)
+
+
+def _rows(settings: RunSettings, label_names: list[str] | None) -> data.Rows:
+    """The run's rows, and what is to be said of them. Raises UserError."""
+    with runtime.first_process_first():
+        rows = data.load_rows(settings, label_names)
+    for note in rows.notes:
+        log.info("%s", note)
+    log.info("rows: %s", ", ".join(f"{count:,} {name}" for name, count in rows.counts().items()))
+    # what is to choose a checkpoint has labels
+    useful = {name: part for name, part in rows.splits.items() if name != "validation" or max(part["label"][:]) >= 0}
+    return dataclasses.replace(rows, splits=DatasetDict(useful))
 
 
 def _rows_and_teacher(settings: RunSettings) -> tuple[data.Rows, models.LoadedModel]:
     """Both agree on the classes; refused is what cannot be learnt from these labels. Raises UserError."""
-    with runtime.first_process_first():
-        rows = data.load_rows(settings, models.label_names_of(settings.teacher))
-    for note in rows.notes:
-        log.info("%s", note)
-    counts = rows.counts()
-    log.info("rows: %s", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    rows = _rows(settings, models.label_names_of(settings.teacher))
     set_seed(settings.seed)
     loaded = models.load_classifier(settings.teacher, rows.label_names)
     models.align_labels(loaded, rows.label_names)
-    if not counts["labelled"] and (settings.alpha > 0 or not loaded.has_head):
+    if not rows.counts()["labelled"] and (settings.alpha > 0 or not loaded.has_head):
         why = f"alpha is {settings.alpha:g}" if loaded.has_head else "the teacher has yet to be fine-tuned"
         raise UserError(f"no training row has a label, and {why}: label some, or give a fine-tuned teacher and alpha 0")
     names = [str(name) for name in loaded.model.config.id2label.values()]
-    useful = {name: part for name, part in rows.splits.items() if name != "validation" or max(part["label"][:]) >= 0}
-    return dataclasses.replace(rows, splits=DatasetDict(useful), label_names=names), loaded
+    return dataclasses.replace(rows, label_names=names), loaded
 
 
 def _tokens(
@@ -142,7 +240,7 @@ def _tokens(
 def check_students(prepared: Prepared) -> None:
     """Build the student once and throw it away: what is wrong with it, or with its options, shows before training."""
     settings = prepared.settings
-    student = build_student(settings, prepared.teacher, prepared.label_names)
+    student = build_student(prepared)
     if settings.hidden_states != "none":
         HiddenStatesLoss(settings.hidden_states, student.to(prepared.machine.device), prepared.teacher)
     if settings.trainer_options:
@@ -197,15 +295,17 @@ def train_teacher(prepared: Prepared, folder: Path | None) -> Fit:
 # --- students -----------------------------------------------------------------------------------------------------
 
 
-def build_student(settings: RunSettings, teacher: PreTrainedModel, label_names: list[str]) -> PreTrainedModel:
+def build_student(prepared: Prepared) -> PreTrainedModel:
     """A fresh student: from its id or folder, or cut from the teacher's layers; word embeddings frozen by default."""
+    settings = prepared.settings
     set_seed(settings.seed)
-    parent = teacher
-    if settings.student is not None:
-        loaded = models.load_classifier(settings.student, label_names, "student")
-        models.align_labels(loaded, label_names, "student")
+    if settings.student is None:
+        parent = prepared.teacher
+    else:
+        loaded = models.load_classifier(settings.student, prepared.label_names, "student")
+        models.align_labels(loaded, prepared.label_names, "student")
         parent = loaded.model
-    layers = settings.student_layers or (None if settings.student else models.num_layers(teacher))
+    layers = settings.student_layers or (None if settings.student else models.num_layers(parent))
     return ready_to_train(models.cut_layers(parent, layers) if layers else parent, settings)
 
 
@@ -216,7 +316,7 @@ def build_control(prepared: Prepared) -> PreTrainedModel:
     """
     settings = prepared.settings
     if settings.student is not None:
-        return build_student(settings, prepared.teacher, prepared.label_names)
+        return build_student(prepared)
     set_seed(settings.seed)
     backbone = models.load_classifier(settings.teacher, prepared.label_names).model
     control = models.cut_layers(backbone, settings.student_layers or models.num_layers(backbone))

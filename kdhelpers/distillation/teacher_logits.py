@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets, load_from_disk
+from scipy.special import log_softmax, logsumexp
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdhelpers import models
@@ -75,9 +76,27 @@ def add_teacher_logits(
         log.info("teacher's logits for %d rows: made in %.0f s and cached", len(rows), seconds)
     else:
         log.info("teacher's logits for %d rows: from the cache", len(rows))
+    return with_column(rows, column), seconds
+
+
+def with_column(rows: Dataset, answers: Dataset | np.ndarray) -> Dataset:
+    """`rows` with the column `teacher_logits`, in place of one that is there."""
+    column = as_column(answers) if isinstance(answers, np.ndarray) else answers
     if TEACHER_LOGITS in rows.column_names:
         rows = rows.remove_columns(TEACHER_LOGITS)
-    return concatenate_datasets([rows, column], axis=1), seconds
+    return concatenate_datasets([rows, column], axis=1)
+
+
+def hard_answers(rows: Dataset) -> Dataset:
+    """The rows with the teacher's likeliest class as every row's label: pseudo-labels (Lee 2013)."""
+    likeliest = as_array(rows).argmax(-1)
+    return rows.remove_columns(["labels", TEACHER_LOGITS]).add_column("labels", likeliest)
+
+
+def mean_of_probabilities(logits: list[np.ndarray]) -> np.ndarray:
+    """What several teachers say together: the logarithm of their mean probabilities, float32 [rows, classes]."""
+    together = np.stack([log_softmax(each.astype(np.float64), axis=-1) for each in logits])
+    return (logsumexp(together, axis=0) - np.log(len(logits))).astype(np.float32)
 
 
 def as_column(logits: np.ndarray) -> Dataset:
@@ -88,8 +107,8 @@ def as_column(logits: np.ndarray) -> Dataset:
 
 
 def as_array(column: Dataset) -> np.ndarray:
-    """The inverse of `as_column`: float32 [rows, classes]."""
-    lists = column.with_format("arrow")[:][TEACHER_LOGITS].combine_chunks()
+    """The inverse of `as_column`, of a table that has the column: float32 [rows, classes]."""
+    lists = column.select_columns(TEACHER_LOGITS).with_format("arrow")[:][TEACHER_LOGITS].combine_chunks()
     return lists.flatten().to_numpy().reshape(len(lists), -1).astype(np.float32, copy=False)
 
 

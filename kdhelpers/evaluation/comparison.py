@@ -12,7 +12,15 @@ from kdhelpers.errors import UserError
 from kdhelpers.evaluation.metrics import score
 
 TOO_COARSE = 0.05  # rows that show only larger differences than this (as a fraction) are called too few
-NAMES = {"teacher": "the teacher", "control": "the control without a teacher", "student": "the distilled student"}
+NAMES = {  # of a run's models, in the order of its table
+    "baseline": "the baseline on the labels",
+    "taught_baseline": "the baseline on the teacher's answers",
+    "teacher": "the teacher",
+    "control": "the control without a teacher",
+    "second_control": "a control with another seed",
+    "hard_answers": "the student on hard answers",
+    "student": "the distilled student",
+}
 
 
 def _percent(value: float) -> str:

@@ -60,7 +60,7 @@ def place_labels(axis: Axes, points: list, texts: list[str], avoid: Sequence = (
 def accuracy_against_parameters(metrics: dict) -> Figure:
     """A run's result: test accuracy with 95 % interval against millions of parameters, one mark a model."""
     figure, axis = new_figure()
-    names = [name for name in COLOURS if name in metrics]
+    names = [name for name in COLOURS if {"parameters", "test_accuracy"} <= metrics.get(name, {}).keys()]
     sizes = [metrics[name]["parameters"] / 1e6 for name in names]
     points, bars = [], []
     for name, size in zip(names, sizes, strict=True):

@@ -30,11 +30,13 @@ def result_table(metrics: dict) -> str:
     """The table of one run, a column a model: sizes, all scores, seconds, and what it learnt from."""
     rows = metrics["rows"]
     labels, texts = f"{rows['labelled']:,} labels", f"{rows['labelled'] + rows['unlabelled']:,} texts"
-    student = {0: texts, 1: labels}.get(metrics["alpha"], f"{labels}, {texts}")
     models = {name: metrics[name] for name in NAMES if name in metrics}
-    seen = {"teacher": labels if metrics["teacher"]["train_seconds"] else "came trained", "control": labels}
+    seen = {"taught_baseline": texts, "hard_answers": texts, "teacher": labels}
+    seen["student"] = {0: texts, 1: labels}.get(metrics["alpha"], f"{labels}, {texts}")
+    if not metrics["teacher"]["train_seconds"]:
+        seen["teacher"] = "came trained"
     size = {
-        name: {"parameters": f"{model['parameters']:,}", "layers": str(model["layers"])}
+        name: {key: f"{model[key]:,}" if model.get(key) else "" for key in ("parameters", "layers")}
         for name, model in models.items()
     }
     scores = {
@@ -42,31 +44,35 @@ def result_table(metrics: dict) -> str:
     }
     table = pd.DataFrame.from_dict(size, orient="index").join(score_table(scores))
     table["training"] = [f"{model['train_seconds']:.0f} s" for model in models.values()]
-    table["learnt from"] = [(seen | {"student": student})[name] for name in models]
-    return table.T.to_string()
+    table["learnt from"] = [seen.get(name, labels) for name in models]
+    return table.rename(index=lambda name: name.replace("_", " ")).T.to_string(line_width=100)
 
 
 def result_lines(metrics: dict, output: Path) -> list[str]:
-    """The table and the verdict of one run."""
+    """The table and the verdicts of one run."""
     seconds = metrics["student"]["teacher_logits_seconds"]
     lines = ["", f"Scores on {metrics['rows']['test']:,} rows: {metrics['test_rows']}.", result_table(metrics), ""]
-    if "test_accuracy" in metrics["student"]:
+    if "test_accuracy" in metrics["student"] and "test_accuracy" in metrics["teacher"]:
         share = metrics["student"]["test_accuracy"] / max(metrics["teacher"]["test_accuracy"], 1e-9)
         lines.append(f"The student has {100 * share:.1f} % of the teacher's accuracy.")
     if seconds:
         lines.append(f"The teacher's answers took {seconds:.0f} s.")
     lines.append(fill(f"Verdict: {metrics['verdict']['text'] if 'verdict' in metrics else NO_CONTROL}.", 100))
+    for title, kind in (("Soft against hard answers", "soft_or_hard"), ("Luck of the seed", "two_controls")):
+        if kind in metrics:
+            lines.append(fill(f"{title}: {metrics[kind]['text']}.", 100))
     return [*lines, f"Written to {output}: metrics.json, predictions.csv, result.png, run.log, student/"]
 
 
 def over_seeds(runs: list[dict], predictions: list[pd.DataFrame]) -> dict:
     """The summary of several runs' metrics.json and predictions.csv: means, spread, and one verdict over seeds."""
-    scores = {name: np.array([run[name]["test_accuracy"] for run in runs]) for name in NAMES if name in runs[0]}
+    scored = [name for name in NAMES if "test_accuracy" in runs[0].get(name, {})]
+    scores = {name: np.array([run[name]["test_accuracy"] for run in runs]) for name in scored}
     summary = {
         "recipe": runs[0]["recipe"],
         "mean": {name: float(values.mean()) for name, values in scores.items()},
         "spread": {name: float(values.std(ddof=1)) for name, values in scores.items()},
-        "share_of_teacher": float(scores["student"].mean() / scores["teacher"].mean()),
+        "share_of_teacher": float(scores["student"].mean() / scores["teacher"].mean()) if "teacher" in scores else None,
         "runs": runs,
     }
     if "control" in scores:
@@ -85,12 +91,13 @@ def seeds_lines(summary: dict, output: Path) -> list[str]:
     rows = {f"seed {run['seed']}": [100 * run[name]["test_accuracy"] for name in names] for run in runs}
     rows |= {"mean": [100 * value for value in summary["mean"].values()]}
     rows |= {"standard deviation": [100 * value for value in summary["spread"].values()]}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[name.replace("_", " ") for name in names])
+    share = summary["share_of_teacher"]
     return [
         "",
         f"Test accuracy in % on {runs[0]['rows']['test']:,} rows.",
-        table.to_string(float_format="%.2f"),
-        f"The student has {100 * summary['share_of_teacher']:.1f} % of the teacher's accuracy.",
+        table.to_string(float_format="%.2f", line_width=100),
+        *([f"The student has {100 * share:.1f} % of the teacher's accuracy."] if share else []),
         fill(f"Verdict: {summary['verdict']['text'] if 'verdict' in summary else NO_CONTROL}.", 100),
         f"Written to {output}: metrics.json, and each seed's run in its own folder",
     ]

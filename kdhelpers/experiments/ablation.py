@@ -32,6 +32,7 @@ class Variant:
     start: str = "teacher"  # whose layers it is cut from: "teacher" or "backbone"
     labels: str = "2,000"  # whose labels it sees: "2,000" or "all" (the withheld ones too)
     soft: bool = True  # the teacher's logits
+    hard: bool = False  # the teacher's likeliest class as every text's label, in place of its logits
     texts: int | None = None  # unlabelled texts beside the labelled rows; None: all
     layers: int = 3
     hidden_states: str = "none"
@@ -44,6 +45,7 @@ GROUPS = {
         Variant("+ teacher's layers", soft=False),
         Variant("+ logits on labelled rows", texts=0),
         Variant("+ logits on 2,000 texts", texts=2000),
+        Variant("+ hard answers on all texts", hard=True, soft=False),
         Variant("+ logits on all texts"),
         Variant("all 8,070 labels, no teacher", start="backbone", labels="all", soft=False),
         Variant("all 8,070 labels + logits", labels="all"),
@@ -72,6 +74,8 @@ def variant(name: str) -> Variant:
 def rows_for(variant: Variant, kit: Prepared) -> Dataset:
     """The training rows that a variant sees, with the labels that it sees. Raises UserError for labels we lack."""
     rows = kit.splits["train"]
+    if variant.hard:
+        return distillation.hard_answers(rows)
     if variant.labels == "all":
         if kit.settings.source != "movie-snippets":
             raise UserError(f"{variant.name!r} needs the label of every row: only those of movie-snippets are known")
@@ -95,10 +99,7 @@ def begin(variant: Variant, kit: Prepared) -> tuple[Prepared, PreTrainedModel, d
         hidden_states=variant.hidden_states,
     )  # fmt: skip
     run = dataclasses.replace(kit, settings=settings)
-    if variant.start == "backbone":
-        model = distillation.build_control(run)
-    else:
-        model = distillation.build_student(run.settings, run.teacher, run.label_names)
+    model = distillation.build_control(run) if variant.start == "backbone" else distillation.build_student(run)
     steps = distillation.steps_for(run.settings, run.machine, len(run.splits["train"]))
     live = run.teacher if variant.hidden_states != "none" else None
     return run, model, {"rows": rows_for(variant, kit), "name": variant.name, "steps": steps, "teacher": live}

@@ -39,7 +39,7 @@ def train_briefly(kit: Prepared, rows: Dataset, teacher: PreTrainedModel | None 
     said = ("batch_size", "learning_rate", "alpha", "temperature", "dropout", "seed")
     steps = distillation.steps_for(settings, run.machine, len(rows))
     print(f"{steps} steps;", ", ".join(f"{name} {getattr(settings, name):g}" for name in said))
-    student = distillation.build_student(settings, run.teacher, run.label_names)
+    student = distillation.build_student(run)
     return distillation.train_student(
         run, student, rows, validation=None, teacher=teacher, options={"save_strategy": "no"}
     )

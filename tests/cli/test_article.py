@@ -61,7 +61,7 @@ def finished(hub_root, tmp_path_factory):
         first = distil(home, hub.url, home / "run")
         asked = list(hub.log)
     offline = {"HF_HUB_OFFLINE": "1"}
-    second = distil(home, "http://127.0.0.1:9", home / "again", "--epochs", "1", "--no-control", **offline)
+    second = distil(home, "http://127.0.0.1:9", home / "again", "--epochs", "1", "--controls", "none", **offline)
     return home, first, second, asked
 
 

@@ -25,7 +25,7 @@ def test_a_run_prints_its_table_and_verdict_and_is_not_replaced_unasked(files, t
     assert max(map(len, printed[printed.index("Scores on") : printed.index("Verdict")].splitlines())) <= 100
     refused(capsys, line, "already holds a run", "--overwrite")
     assert (tmp_path / "run" / "metrics.json").read_bytes() == before
-    assert main([*line, "--overwrite", "--no-control"]) == 0
+    assert main([*line, "--overwrite", "--controls", "none"]) == 0
     assert "from the cache" in capsys.readouterr().out
     assert "control" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
 
@@ -77,7 +77,7 @@ def test_a_folder_of_other_things_is_never_replaced(files, teacher, tmp_path, ca
 def test_leaking_rows_stop_the_run(files, teacher, tmp_path, capsys):  # noqa: F811
     table = pd.concat([pd.read_csv(files / "train.csv"), pd.read_csv(files / "test.csv").head(2)])
     table.to_csv(tmp_path / "leaky.csv", index=False)
-    line = command(files, teacher, tmp_path / "run", train=tmp_path / "leaky.csv", no_control=True)
+    line = command(files, teacher, tmp_path / "run", train=tmp_path / "leaky.csv", controls="none")
     refused(capsys, line, "2 train", "--drop-leaks")
     assert main([*line, "--drop-leaks"]) == 0
     assert "were left out" in capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_resume_needs_the_same_settings(files, teacher, tmp_path, capsys, monkey
 
     line = command(files, teacher, tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "train_both", stop)
+        patch.setattr(pipeline, "train_all", stop)
         assert main(line) == 130
     assert "--resume" in capsys.readouterr().err
     refused(capsys, [*line, "--resume", "--alpha", "0.9"], "other settings")

@@ -27,7 +27,7 @@ def test_two_processes_label_what_one_would_and_distill_reads_it(stage, own_cach
         assert main([*stage, "--shard-rows", "32", "--rank", rank, "--world", "2"]) == 0
     assert capsys.readouterr().out.count("4 shards labelled") == 2
     (shared,) = columns(own_cache / "logits")
-    assert main(["distill", *stage[1:], "--no-control", "--output", str(tmp_path / "run")]) == 0
+    assert main(["distill", *stage[1:], "--controls", "none", "--output", str(tmp_path / "run")]) == 0
     assert "rows: from the cache" in capsys.readouterr().out
     assert main([*stage, "--output", str(tmp_path / "alone")]) == 0
     (alone,) = columns(tmp_path / "alone")

@@ -17,23 +17,10 @@ from kdhelpers.data import TEACHER_LOGITS, UNLABELLED
 from kdhelpers.distillation import distill, fit, pipeline, prepare, prepared
 from kdhelpers.distillation.prepared import train_teacher
 from kdhelpers.errors import UserError
-from tests.runs import bare, files, own_cache, settings, teacher  # noqa: F401  (fixtures)
+from tests.runs import bare, files, own_cache, settings, spoken, teacher  # noqa: F401  (fixtures)
 from tests.tiny import save_model, tiny_bert, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-
-
-@pytest.fixture
-def spoken(caplog):
-    """What was said since the last time it was asked."""
-    caplog.set_level("INFO", logger="kdhelpers")
-
-    def said():
-        text = caplog.text
-        caplog.clear()
-        return text
-
-    return said
 
 
 def read(folder):
@@ -56,7 +43,8 @@ def test_a_run_leaves_what_it_says(files, teacher, tmp_path):  # noqa: F811
     assert read(output) == json.loads(json.dumps(metrics))
     assert metrics["rows"] == {"labelled": 160, "unlabelled": 80, "validation": 80, "test": 80}
     predictions = pd.read_csv(output / "predictions.csv")
-    columns = ["id", "text", "label", "teacher", "control", "student", "probability"]
+    names = ["baseline", "taught_baseline", "teacher", "control", "student"]
+    columns = ["id", "text", "label", *names, "probability"]
     assert list(predictions.columns) == columns
     assert predictions["probability"].between(0.5, 1).all()
     assert (predictions["label"] == predictions["student"]).mean() == pytest.approx(metrics["student"]["test_accuracy"])
@@ -112,7 +100,7 @@ def test_nothing_is_chosen_on_the_rows_that_are_reported(files, teacher, tmp_pat
 
 
 def test_a_bare_encoder_is_fine_tuned_once(files, bare, tmp_path, spoken):  # noqa: F811
-    own = {"teacher_epochs": 6, "teacher_learning_rate": 3e-3, "no_control": True}
+    own = {"teacher_epochs": 6, "teacher_learning_rate": 3e-3, "controls": "none"}
     first = distill(settings(files, bare, tmp_path / "a", **own))
     said = spoken()
     assert "is fine-tuned" in said
@@ -152,7 +140,7 @@ def test_a_fine_tuned_teacher_is_never_taken_for_another(files, bare, tmp_path, 
 def test_live_teacher_and_cached_answers_train_the_same_student(files, teacher, tmp_path):  # noqa: F811
     said = []
     for name, live in (("cached", False), ("live", True)):
-        distill(settings(files, teacher, tmp_path / name, no_control=True, live_teacher=live))
+        distill(settings(files, teacher, tmp_path / name, controls="none", live_teacher=live))
         said.append(pd.read_csv(tmp_path / name / "predictions.csv"))
     assert (said[0]["student"] == said[1]["student"]).mean() > 0.97
     assert np.abs(said[0]["probability"] - said[1]["probability"]).max() < 0.02
@@ -162,7 +150,7 @@ def test_a_teacher_with_another_tokenizer_teaches_through_the_column(files, teac
     """Each reads every text with its own tokenizer; only what is fed one batch of ids has to share one."""
     set_seed(0)
     student = save_model(tmp_path / "student", tiny_model("roberta"), tiny_tokenizer("bpe"))
-    own = {"student": student, "epochs": 20, "learning_rate": 3e-3, "train_embeddings": True, "no_control": True}
+    own = {"student": student, "epochs": 20, "learning_rate": 3e-3, "train_embeddings": True, "controls": "none"}
     wanted = settings(files, teacher, tmp_path / "run", **own)
     ready = prepare(wanted)
     assert "each reads every text with its own" in spoken()

@@ -434,7 +434,7 @@ def test_another_loss_can_be_trained_with(kit):
         seen.append((tuple(student_logits.shape), tuple(labels.shape), alpha, temperature))
         return (student_logits + teacher_logits).square().mean()
 
-    student, answers = build_student(kit.settings, kit.teacher, kit.label_names), kit.logits(kit.teacher, "train")
+    student, answers = build_student(kit), kit.logits(kit.teacher, "train")
     before = np.square(kit.logits(student, "train") + answers).mean()
     how = {"loss": opposite, "steps": 40, "options": {"learning_rate": 1e-2}, "validation": None}
     trained = train_student(kit, student, kit.splits["train"], **how).model

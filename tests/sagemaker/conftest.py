@@ -62,7 +62,7 @@ def plan(tmp_path_factory):
         table.to_csv(folder / f"{name}.csv", index=False)
         files[name] = str(folder / f"{name}.csv")
     options = {"student_layers": 1, "epochs": 3, "batch_size": 16, "drop_leaks": True, "alpha": 0.5}
-    return JobPlan(files | {"no_control": True, "precision": "fp32"} | options)
+    return JobPlan(files | {"controls": "none", "precision": "fp32"} | options)
 
 
 @pytest.fixture(scope="session")

@@ -58,10 +58,10 @@ def test_hyperparameters_arrive_as_they_were_sent(tmp_path, monkeypatch):
     monkeypatch.setenv("KD_HOME", str(tmp_path))
     monkeypatch.setattr("shutil.copytree", lambda *given, **more: None)
     monkeypatch.setattr("shutil.copy", lambda *given, **more: None)
-    sent = {"label_column": "1.10", "text_column": "true", "checkpoints": str(tmp_path / "ck"), "no_control": "True"}
+    sent = {"label_column": "1.10", "text_column": "true", "checkpoints": str(tmp_path / "ck"), "drop_leaks": "True"}
     (tmp_path / "hyperparameters.json").write_text(json.dumps(sent))
     (tmp_path / "model").mkdir()
     container.run({"SM_INPUT_CONFIG_DIR": str(tmp_path), "SM_MODEL_DIR": str(tmp_path / "model")})
     (settings,) = seen
-    assert (settings.label_column, settings.text_column, settings.no_control) == ("1.10", "true", True)
+    assert (settings.label_column, settings.text_column, settings.drop_leaks) == ("1.10", "true", True)
     assert settings.output == tmp_path / "ck" / "run"

@@ -30,7 +30,7 @@ def test_a_brief_training_says_its_settings_and_takes_one_epoch(kit, capsys):
 
 
 def untrained(kit):
-    return distillation.build_student(kit.settings, kit.teacher, kit.label_names)
+    return distillation.build_student(kit)
 
 
 def test_a_brief_training_with_a_live_teacher_ends_where_its_cached_answers_end(kit):

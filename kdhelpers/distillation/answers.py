@@ -1,0 +1,234 @@
+"""A teacher is anything that answers: here a file of answers, or a function from texts to answers."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from kdhelpers import data
+from kdhelpers.errors import UserError
+from kdhelpers.runtime import progress_bar
+from kdhelpers.storage import cache_home, fingerprint
+
+log = logging.getLogger(__name__)
+
+SMALLEST = 1e-6  # stands for a probability of 0, whose logarithm is no number
+Function = Callable[[list[str]], Any]  # texts to answers, [texts, classes]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A teacher that is no model here, as `prepare(settings, teacher=...)` takes it.
+
+    `of(rows, label_names)` returns float32 logits [rows, classes] for rows with `id` and `text`, in the order of the
+    label names, or None where it knows no answer for any of them.
+    """
+
+    source: str
+    of: Callable[[Dataset, list[str]], np.ndarray | None]
+    label_names: tuple[str, ...] = ()  # empty: those of the rows
+
+
+def as_logits(answers: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
+    """Probabilities, log-probabilities or logits [rows, classes] as float32 logits; `where(row)` names a row.
+
+    Raises UserError for a value that is no number, for rows of probabilities that do not sum to 1 among others that
+    do, and for percentages, counts and scores of single classes, which are none of the three.
+    """
+    answers = np.asarray(answers, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
+    if len(bad):
+        raise UserError(f"{where(bad[0])} holds NaN or an infinite value: every class needs a number")
+    shares, totals = (answers >= 0).all(axis=1), answers.sum(1)
+    summed = shares & (np.abs(totals - 1) <= 0.01)
+    logs = np.abs(np.exp(np.minimum(answers, 1.0)).sum(1) - 1) <= 0.01
+    for fitting, what in ((summed, "probabilities"), (logs, "log-probabilities")):
+        if fitting.mean() >= 0.5 and not fitting.all():
+            row = np.flatnonzero(~fitting)[0]
+            raise UserError(f"{where(row)} is not like the others, whose {what} sum to 1: correct or drop it")
+    if shares.all() and not summed.all() and (answers.max() <= 1 or np.ptp(totals) <= 0.01 * totals.max()):
+        raise UserError(f"{where(0)} and the others are neither probabilities that sum to 1 nor logits: convert them")
+    return (np.log(np.maximum(answers, SMALLEST)) if summed.all() else answers).astype(np.float32)
+
+
+# --- a file ---------------------------------------------------------------------------------------------------------
+
+
+def answers_from_file(path: str, text_column: str = "text", label_column: str = "label") -> Answers:
+    """A .csv, .tsv, .jsonl or .parquet file with a column a class, joined to the rows by `id` or by text.
+
+    The columns hold probabilities, log-probabilities or logits. Raises UserError, naming the line, for what is no
+    number, for a row that is there twice, and for a file without anything to join by; and when it is asked, for other
+    classes than the rows', and for rows of which it knows some and not all.
+    """
+    records = data.read_records(path, [])
+    columns = list(records[0][1])
+    keys = [column for column in ("id", text_column) if column in columns]
+    classes = [column for column in columns if column not in ("id", text_column, label_column)]
+    if not keys:
+        raise UserError(f"{path} has neither a column 'id' nor {text_column!r} to join its answers by")
+    table = np.array([[_number(place, record, name) for name in classes] for place, record in records])
+    logits = as_logits(table, lambda row: records[row][0]) if classes else table
+    places = {key: _unique(records, key) for key in keys}
+
+    def of(rows: Dataset, label_names: list[str]) -> np.ndarray | None:
+        order = _in_order(path, classes, label_names)
+        for key in keys:
+            found = [places[key].get(value) for value in rows["id" if key == "id" else "text"][:]]
+            known = [row for row in found if row is not None]
+            if known and len(known) < len(found):
+                first = rows[found.index(None)]
+                missing = f"{len(found) - len(known):,} of {len(found):,} rows have no answer in {path} by {key!r}"
+                raise UserError(f"{missing}, the first is {first['text'][:60]!r}")
+            if known:
+                return logits[known][:, order]
+        return None
+
+    return Answers(path, of, tuple(classes))
+
+
+def _number(place: str, record: dict, column: str) -> float:
+    try:
+        return float(record[column])
+    except (TypeError, ValueError, KeyError) as error:
+        found = record.get(column)
+        raise UserError(f"{place} has {found!r} for the class {column!r}: every class needs a number") from error
+
+
+def _unique(records: list[tuple[str, dict]], key: str) -> dict[str, int]:
+    """The row of each value of a column that rows are joined by."""
+    rows: dict[str, int] = {}
+    for row, (place, record) in enumerate(records):
+        value = str(record[key]).strip()
+        if value in rows:
+            raise UserError(f"{place} answers for {key} {value[:60]!r} again, after {records[rows[value]][0]}")
+        rows[value] = row
+    return rows
+
+
+def _in_order(path: str, classes: list[str], label_names: list[str]) -> list[int]:
+    """The columns of a file in the order of the label names."""
+    forms = {data.normal_label(name): column for column, name in enumerate(classes)}
+    wanted = [data.normal_label(name) for name in label_names]
+    if len(forms) != len(classes) or set(forms) != set(wanted):
+        raise UserError(f"{path} answers for the classes {', '.join(classes)}; the rows' are {', '.join(label_names)}")
+    return [forms[name] for name in wanted]
+
+
+# --- a function -----------------------------------------------------------------------------------------------------
+
+
+def answers_from(function: Function, name: str, label_names: Sequence[str] = (), **how: Any) -> Answers:
+    """A function from a list of texts to [texts, classes] as a teacher: an API, an LLM, a rule.
+
+    It returns probabilities, log-probabilities or logits in the order of the rows' classes (`label_names`, where the
+    rows have no labels to tell them). `name` and `how` are those of `ask`.
+    """
+
+    def of(rows: Dataset, names: list[str]) -> np.ndarray:
+        texts = list(rows["text"][:])
+        answers = ask(function, texts, name, **how)
+        if answers.shape[1] != len(names):
+            raise UserError(f"{name} answers for {answers.shape[1]} classes; the rows' are {', '.join(names)}")
+        return as_logits(answers, lambda row: f"{name}'s answer to {texts[row][:60]!r}")
+
+    return Answers(name, of, tuple(label_names))
+
+
+def ask(
+    function: Function,
+    texts: list[str],
+    name: str,
+    *,
+    batch_size: int = 32,
+    attempts: int = 5,
+    wait: float = 1.0,
+) -> np.ndarray:
+    """What `function` answers for each text, float64 [texts, classes]: asked in batches, each text once, and kept.
+
+    Answers are kept on disk under `name` after every batch, so that what was paid for is not asked again, after an
+    interruption or in another run: give another name to another model, prompt or version. A failure of the network
+    (OSError, a time-out, HTTP 408, 429 and 5xx) is tried again, `attempts` times, after `wait` seconds, then twice as
+    long, or as long as the server's Retry-After says. Raises UserError where that did not help, and for an answer of
+    another shape; any other exception of the function goes through.
+
+    >>> ask(lambda texts: [[0.5, 0.5] for _ in texts], ["so so"], "undecided")  # doctest: +SKIP
+    array([[0.5, 0.5]])
+    """
+    path = cache_home() / "answers" / f"{fingerprint(name)}.jsonl"
+    kept = _kept(path)
+    missing = [text for text in dict.fromkeys(texts) if _key(text) not in kept]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file, progress_bar(len(missing), name, unit="texts") as bar:
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            answers = _asked(function, batch, name, attempts, wait)
+            for text, answer in zip(batch, answers.tolist(), strict=True):
+                kept[_key(text)] = answer
+                file.write("\n" + json.dumps([_key(text), answer]))  # after a torn line, a new one
+            file.flush()
+            bar.update(len(batch))
+    widths = {len(kept[_key(text)]) for text in texts}
+    if len(widths) > 1:
+        raise UserError(f"{name} has answered for {' and for '.join(map(str, sorted(widths)))} classes: rename it")
+    return np.array([kept[_key(text)] for text in texts])
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _kept(path: Path) -> dict[str, list[float]]:
+    """The answers in a file; a line that was torn by an interruption is passed over."""
+    kept = {}
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+        try:
+            key, answer = json.loads(line)
+            kept[key] = answer
+        except ValueError:
+            continue
+    return kept
+
+
+def _asked(function: Function, batch: list[str], name: str, attempts: int, wait: float) -> np.ndarray:
+    for attempt in range(1, attempts + 1):
+        try:
+            answers = np.asarray(function(batch), dtype=np.float64)
+            break
+        except Exception as error:  # network libraries have no common type
+            if isinstance(error, UserError) or not _passing(error):
+                raise
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if attempt == attempts:
+                raise UserError(f"{name} failed {attempts} times ({said}); what it answered before is kept") from error
+            seconds = _retry_after(error) or wait * 2 ** (attempt - 1)
+            log.info("%s: %s; trying again in %.0f s", name, said, seconds)
+            time.sleep(seconds)
+    if answers.ndim != 2 or len(answers) != len(batch) or not np.isfinite(answers).all():
+        wanted = f"finite numbers of shape [{len(batch)}, classes]"
+        raise UserError(
+            f"{name} answered {answers.shape} to the batch that begins {batch[0][:60]!r}: {wanted} is wanted"
+        )
+    return answers
+
+
+def _passing(error: Exception) -> bool:
+    """Whether an error may be gone a moment later."""
+    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
+    if isinstance(status, int) and status >= 400:
+        return status in (408, 429) or status >= 500
+    return isinstance(error, OSError) or "Timeout" in type(error).__name__ or "Connect" in type(error).__name__
+
+
+def _retry_after(error: Exception) -> float | None:
+    """The seconds that a server asks to wait (RFC 9110), where it says so in seconds."""
+    headers = getattr(getattr(error, "response", error), "headers", None) or {}
+    value = str(headers.get("Retry-After", ""))
+    return float(value) if value.isdigit() else None

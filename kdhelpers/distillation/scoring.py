@@ -1,0 +1,108 @@
+"""What a run says of its models: sizes, scores, the baselines beside them, and the verdicts."""
+
+import dataclasses
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from kdhelpers import data, evaluation, models
+from kdhelpers.distillation.prepared import Prepared, labelled
+from kdhelpers.distillation.teacher_logits import as_array
+from kdhelpers.distillation.training import Fit
+
+
+def baselines(prepared: Prepared) -> dict[str, dict]:
+    """TF-IDF and logistic regression on the labels, and on the teacher's answers: their entries in metrics.json."""
+    train, splits = prepared.splits["train"], prepared.splits
+    targets = {}
+    if len(few := labelled(train)):
+        targets["baseline"] = few, np.eye(len(prepared.label_names))[few["labels"][:]]
+    if data.TEACHER_LOGITS in train.column_names:
+        targets["taught_baseline"] = train, softmax(as_array(train), axis=-1)
+    found = {}
+    for name, (rows, target) in targets.items():
+        started = time.perf_counter()
+        if (model := models.fit_baseline(list(rows["text"][:]), target)) is None:
+            continue
+        logits = {split: models.baseline_logits(model, list(splits[split]["text"][:])) for split in splits}
+        known = "validation" in splits and evaluation.score(logits["validation"], prepared.labels("validation"))
+        found[name] = {
+            "parameters": models.baseline_parameters(model),
+            "logits": logits["test"],
+            "validation_accuracy": known["accuracy"] if known else None,
+            "train_seconds": round(time.perf_counter() - started, 1),
+        }
+    return found
+
+
+def score(prepared: Prepared, fits: dict[str, Fit], work: Path) -> dict:
+    """Score every model on the test rows in fp32, write what a run writes beside metrics.json, and judge."""
+    settings, rows, labels = prepared.settings, prepared.rows, prepared.labels("test")
+    entries = baselines(prepared) | {"teacher": teacher_entry(prepared)}
+    for name, result in fits.items():
+        entries[name] = size_of(result) | {"logits": prepared.logits(result.model, "test")}
+    logits = {name: entry.pop("logits") for name, entry in entries.items()}
+    logits = {name: values for name, values in logits.items() if values is not None}
+    metrics: dict[str, Any] = {"recipe": settings.name, "seed": settings.seed, "alpha": settings.alpha}
+    metrics |= {"rows": rows.counts(), "test_rows": rows.test_name, "precision": prepared.machine.precision}
+    for name, entry in entries.items():
+        scores = evaluation.score(logits[name], labels, logits.get("teacher")) if name in logits else {}
+        metrics[name] = entry | {f"test_{key}": value for key, value in scores.items()}
+    metrics["student"]["teacher_logits_seconds"] = round(prepared.logits_seconds, 1)
+    metrics |= verdicts(logits, labels)
+    metrics["max_length"] = prepared.tokenizer.model_max_length
+    packages = ("torch", "transformers", "datasets", "evaluate", "accelerate", "scikit-learn")
+    metrics["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    ids = {"teacher": settings.teacher if prepared.teacher_fit else None, "student": settings.student}
+    metrics["revisions"] = {name: models.hub_revision(model_id) if model_id else None for name, model_id in ids.items()}
+    metrics["revisions"]["dataset"] = rows.revision
+    evaluation.write_predictions(work / "predictions.csv", prepared.splits["test"], logits, rows.label_names)
+    evaluation.write_model_card(work / "student" / "README.md", metrics, rows.label_names)
+    evaluation.draw_result(metrics, work / "result.png")
+    return metrics
+
+
+def size_of(result: Fit) -> dict[str, Any]:
+    """What metrics.json says of a trained model besides its scores."""
+    return {
+        "parameters": models.count_parameters(result.model),
+        "layers": models.num_layers(result.model),
+        "validation_accuracy": result.validation_accuracy,
+        "train_seconds": round(result.seconds, 1),
+    }
+
+
+def teacher_entry(prepared: Prepared) -> dict[str, Any]:
+    """The same of the teacher: of several together, and of one that is known by its answers alone."""
+    entry: dict[str, Any] = {"train_seconds": 0.0, "model": None}
+    if prepared.teacher_fit:
+        fits = (prepared.teacher_fit, *prepared.further_teachers)
+        entry = size_of(fits[0]) | {"model": fits[0].source}
+        for key in ("parameters", "train_seconds"):
+            entry[key] = sum(size_of(fit)[key] for fit in fits)
+        if len(fits) > 1:
+            entry["models"] = [fit.source for fit in fits]
+    if prepared.answers is not None and "validation" in prepared.answers:
+        scores = evaluation.score(prepared.answers["validation"], prepared.labels("validation"))
+        entry["validation_accuracy"] = scores.get("accuracy")
+    return entry | {"logits": prepared.teacher_logits("test")}
+
+
+def verdicts(logits: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+    """The paired comparisons of a run: the student with its control, and what stands beside it."""
+    pairs = {
+        "verdict": ("student", "control"),
+        "two_controls": ("second_control", "control"),
+        "soft_or_hard": ("student", "hard_answers"),
+    }
+    known = len(labels) and labels.min() >= 0
+    return {
+        title: dataclasses.asdict(evaluation.compare(logits, labels, *pair).comparison)
+        for title, pair in pairs.items()
+        if known and logits.keys() >= set(pair)
+    }

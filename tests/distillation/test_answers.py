@@ -1,0 +1,327 @@
+"""A teacher is anything that answers: a file, a function, several models."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from scipy.special import log_softmax, softmax
+from transformers import set_seed
+
+from kdhelpers import models
+from kdhelpers.data import TEACHER_LOGITS
+from kdhelpers.distillation import answers, answers_from, answers_from_file, ask, distill, prepare
+from kdhelpers.errors import UserError
+from kdhelpers.settings import settings_from
+from tests.runs import bare, files, options, own_cache, settings, spoken, teacher  # noqa: F401
+from tests.tiny import save_model, tiny_model, tiny_tokenizer
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+NAMES = ["bad", "good"]
+ROWS = Dataset.from_dict({"id": ["7", "8", "9"], "text": ["fine", "poor", "so so"]})
+SHARES = np.array([[0.1, 0.9], [0.8, 0.2], [0.5, 0.5]])
+
+
+def written(path, table: pd.DataFrame) -> str:
+    writers = {".csv": table.to_csv, ".parquet": table.to_parquet}
+    if path.suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        writers[path.suffix](path, index=False)
+    return str(path)
+
+
+def answer_table(values=SHARES, **columns) -> pd.DataFrame:
+    return pd.DataFrame(columns | dict(zip(NAMES, np.asarray(values).T, strict=True)))
+
+
+# --- a file
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["probabilities", "log-probabilities", "logits"])
+@pytest.mark.parametrize("by", ["id", "text"])
+def test_answers_in_a_shuffled_file_find_their_rows(tmp_path, ending, kind, by):
+    values = {"probabilities": SHARES, "log-probabilities": np.log(SHARES), "logits": 3 + np.log(SHARES)}[kind]
+    keys = {"id": [7, 8, 9]} if by == "id" else {"sentence": ROWS["text"][:]}
+    table = answer_table(values, **keys).iloc[[2, 0, 1]][[*keys, "good", "bad"]]
+    found = answers_from_file(written(tmp_path / f"answers.{ending}", table), "sentence").of(ROWS, NAMES)
+    np.testing.assert_allclose(softmax(found, axis=-1), SHARES, atol=1e-5)
+    assert found.dtype == np.float32
+
+
+WRONG = {
+    "not a number": (lambda t: t.assign(good=["0.9", "x", "0.5"]), "line 3 has 'x' for the class 'good'"),
+    "no value": (lambda t: t.assign(good=[0.9, None, 0.5]), "line 3"),
+    "infinite": (lambda t: t.assign(good=[0.9, np.inf, 0.5]), "line 3 holds NaN or an infinite value"),
+    "no sum of 1": (lambda t: t.assign(good=[0.9, 0.5, 0.5]), "line 3 is not like the others, whose probabilities"),
+    "one negative": (lambda t: t.assign(good=[0.9, -0.2, 0.5]), "line 3 is not like the others"),
+    "percentages": (lambda t: t.assign(bad=[10, 80, 50], good=[90, 20, 50]), "convert them"),
+    "scores of single classes": (lambda t: t.assign(bad=[0.1, 0.1, 0.3], good=[0.3, 0.4, 0.2]), "convert them"),
+    "twice": (lambda t: t.assign(id=[7, 8, 8]), "line 4 answers for id '8' again, after .*line 3"),
+    "missing": (lambda t: t.assign(id=[7, 8, 10]), "1 of 3 rows have no answer in .* the first is 'so so'"),
+    "another class": (lambda t: t.rename(columns={"bad": "fair"}), "the classes fair, good; the rows' are bad, good"),
+    "one class more": (lambda t: t.assign(fair=0.0), "the classes bad, good, fair; the rows' are bad, good"),
+    "nothing to join by": (lambda t: t.drop(columns="id"), "neither a column 'id' nor 'text'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_no_answers_are_is_one_sentence(tmp_path, name):
+    change, said = WRONG[name]
+    path = written(tmp_path / "answers.csv", change(answer_table(id=[7, 8, 9])))
+    with pytest.raises(UserError, match=said):
+        answers_from_file(path).of(ROWS, NAMES)
+
+
+def test_a_log_probability_that_does_not_sum_to_one_is_found_too(tmp_path):
+    values = np.log(SHARES)
+    values[1] = [-0.1, -0.1]
+    with pytest.raises(UserError, match="line 3 is not like the others, whose log-probabilities"):
+        answers_from_file(written(tmp_path / "answers.csv", answer_table(values, id=[7, 8, 9])))
+
+
+def test_rows_of_which_a_file_knows_none_have_no_answer(tmp_path):
+    path = written(tmp_path / "answers.csv", answer_table(id=["a", "b", "c"]))
+    assert answers_from_file(path).of(ROWS, NAMES) is None
+
+
+@pytest.fixture
+def answer_file(files, teacher, tmp_path):  # noqa: F811
+    """The tiny teacher's probabilities for every row of `files`, shuffled; and its run."""
+    ready = prepare(settings(files, teacher, tmp_path / "unused"))
+    tables = []
+    for split in ("train", "validation", "test"):
+        values = softmax(ready.logits(ready.teacher, split), axis=-1)
+        tables.append(answer_table(values, sentence=ready.splits[split]["text"][:]))
+    table = pd.concat(tables).sample(frac=1, random_state=0)
+    return written(tmp_path / "answers.csv", table), ready
+
+
+def own_student(tmp_path) -> dict:
+    """A student of another family, with another tokenizer, as options."""
+    set_seed(0)
+    student = save_model(tmp_path / "student", tiny_model("roberta"), tiny_tokenizer("bpe"))
+    return {"student": student, "epochs": 6, "learning_rate": 3e-3, "train_embeddings": True}
+
+
+def without_teacher(given: dict) -> dict:
+    return {name: value for name, value in given.items() if name != "teacher"}
+
+
+def test_a_file_of_answers_teaches_as_the_model_does_that_gave_them(files, answer_file, tmp_path, spoken):  # noqa: F811
+    path, live = answer_file
+    given = options(files, None, tmp_path / "run", teacher_answers=path, controls="all", **own_student(tmp_path))
+    wanted = settings_from(without_teacher(given))
+    ready = prepare(wanted)
+    cached = softmax(np.array(ready.splits["train"][TEACHER_LOGITS][:]), axis=-1)
+    np.testing.assert_allclose(cached, softmax(live.logits(live.teacher, "train"), axis=-1), atol=1e-4)
+    metrics = distill(wanted)
+    assert metrics["student"]["test_agreement"] > 0.9
+    assert metrics["teacher"]["test_accuracy"] > 0.95, "the file answers for the test rows, too"
+    assert metrics["teacher"]["model"] is None
+    assert "parameters" not in metrics["teacher"]
+    assert f"teacher: the answers of {path}" in spoken()
+    with pytest.raises(UserError, match="read them with teacher_logits"):
+        _ = ready.teacher
+    # what --controls all adds
+    assert metrics["hard_answers"]["layers"] == metrics["student"]["layers"]
+    shown = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert list(shown.columns[3:-1]) == [
+        "baseline", "taught_baseline", "teacher", "control", "second_control", "student", "hard_answers",
+    ]  # fmt: skip
+    assert "the student on hard answers" in metrics["soft_or_hard"]["text"]
+    assert "a control with another seed" in metrics["two_controls"]["text"]
+
+
+def test_training_rows_without_an_answer_stop_the_run_and_test_rows_need_none(files, answer_file, tmp_path, spoken):  # noqa: F811
+    path, live = answer_file
+    table = pd.read_csv(path)
+    for split, said in (("test", "answers for no test row"), ("train", "for none of the training rows")):
+        part = table[~table["sentence"].isin(live.splits[split]["text"][:])]
+        own = written(tmp_path / f"but-{split}.csv", part)
+        given = options(files, None, tmp_path / split, teacher_answers=own, controls="none", **own_student(tmp_path))
+        wanted = settings_from(without_teacher(given | {"epochs": 1}))
+        if split == "train":
+            with pytest.raises(UserError, match=said):
+                distill(wanted)
+        else:
+            metrics = distill(wanted)
+            assert said in spoken()
+            assert "test_accuracy" not in metrics["teacher"]
+            assert metrics["student"]["test_accuracy"] > 0.4
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"teacher": "x"}, "--teacher or --teacher-answers, not both"),
+        ({"live_teacher": True}, "leave out further teachers, --teacher-answers"),
+        ({"hidden_states": "pkd"}, "leave out further teachers, --teacher-answers"),
+    ],
+)
+def test_what_answers_cannot_do_is_refused(more, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        settings_from({"teacher_answers": "answers.csv", **more})
+
+
+# --- a function
+
+
+def halves(texts):
+    return [[0.5, 0.5] for _ in texts]
+
+
+def test_every_text_is_asked_once_and_an_interruption_loses_one_batch(monkeypatch):
+    asked = []
+
+    def breaks(texts):
+        asked.extend(texts)
+        if "c" in texts:
+            raise KeyboardInterrupt
+        return [[len(text), 1.0] for text in texts]
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(breaks, ["a", "bb", "a", "c"], "lengths", batch_size=2)
+    assert asked == ["a", "bb", "c"], "a repeated text is asked once"
+    asked.clear()
+    again = lambda texts: asked.extend(texts) or [[len(text), 1.0] for text in texts]  # noqa: E731
+    found = ask(again, ["c", "bb", "a", "c"], "lengths", batch_size=2)
+    assert asked == ["c"], "what was answered before is not asked again"
+    np.testing.assert_array_equal(found, [[1, 1], [2, 1], [1, 1], [1, 1]])
+    ask(again, ["a"], "other lengths")
+    assert asked == ["c", "a"], "another name has answers of its own"
+
+
+def test_a_torn_line_costs_its_answer_and_no_other(own_cache):  # noqa: F811
+    ask(halves, ["a", "b"], "halves")
+    (file,) = (own_cache / "answers").glob("*.jsonl")
+    file.write_text(file.read_text()[:-9])
+    asked = []
+    ask(lambda texts: asked.extend(texts) or halves(texts), ["a", "b"], "halves")
+    ask(lambda texts: asked.extend(texts) or halves(texts), ["a", "b"], "halves")
+    assert asked == ["b"]
+
+
+class Response:
+    def __init__(self, status: int, **headers):
+        self.status_code, self.headers = status, headers
+
+
+class HTTPError(Exception):
+    def __init__(self, status: int, **headers):
+        super().__init__(f"HTTP {status}")
+        self.response = Response(status, **headers)
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (HTTPError(429, **{"Retry-After": "7"}), [7, 7]),
+        (HTTPError(503), [1, 2]),
+        (TimeoutError("too slow"), [1, 2]),
+        (ConnectionResetError(), [1, 2]),
+    ],
+    ids=str,
+)
+def test_what_may_pass_is_tried_again(monkeypatch, error, waits):
+    waited, calls = [], iter([error, error, None])
+    monkeypatch.setattr(answers.time, "sleep", waited.append)
+
+    def flaky(texts):
+        if failure := next(calls):
+            raise failure
+        return halves(texts)
+
+    assert ask(flaky, ["a"], "flaky").tolist() == [[0.5, 0.5]]
+    assert waited == waits
+
+
+def test_what_does_not_pass_is_one_sentence_and_keeps_what_was_answered(monkeypatch):
+    monkeypatch.setattr(answers.time, "sleep", lambda seconds: None)
+
+    def down(texts):
+        if "b" in texts:
+            raise HTTPError(500)
+        return halves(texts)
+
+    with pytest.raises(UserError, match=r"down failed 3 times \(HTTP 500\); what it answered before is kept"):
+        ask(down, ["a", "b"], "down", batch_size=1, attempts=3)
+    asked = []
+    ask(lambda texts: asked.extend(texts) or halves(texts), ["a", "b"], "down")
+    assert asked == ["b"]
+
+
+@pytest.mark.parametrize(
+    "error", [HTTPError(401), HTTPError(404), KeyError("no such name"), TypeError("a slip")], ids=str
+)
+def test_a_slip_in_the_function_is_shown_at_once(monkeypatch, error):
+    monkeypatch.setattr(answers.time, "sleep", lambda seconds: pytest.fail("waited"))
+
+    def slips(texts):
+        raise error
+
+    with pytest.raises(type(error)):
+        ask(slips, ["a"], "slips")
+
+
+@pytest.mark.parametrize("given", [[[0.5, 0.5]], [0.5, 0.5], [[0.5, np.nan]] * 2])
+def test_answers_of_another_shape_are_refused(given):
+    with pytest.raises(UserError, match="answered .* to the batch that begins 'a': finite numbers of shape"):
+        ask(lambda texts: given, ["a", "b"], "odd")
+    assert ask(halves, ["a"], "odd").tolist() == [[0.5, 0.5]], "and not kept"
+
+
+def test_a_rule_teaches_without_a_single_label(files, tmp_path, answer_file, spoken):  # noqa: F811
+    """What the tiny task's texts mean can be looked up; here the file of answers is the rule."""
+    known = pd.read_csv(answer_file[0]).set_index("sentence")
+    rule = answers_from(lambda texts: known.loc[texts, NAMES].to_numpy(), "a rule", NAMES)
+    for name in ("train", "validation", "test"):
+        table = pd.read_csv(files / f"{name}.csv")
+        table.assign(label="" if name == "train" else table["label"]).to_csv(tmp_path / f"{name}.csv", index=False)
+    given = options(tmp_path, None, tmp_path / "run", **own_student(tmp_path))
+    metrics = distill(settings_from(without_teacher(given)), rule)
+    assert "no control, for want of labels" in spoken()
+    assert metrics["teacher"]["test_accuracy"] > 0.9
+    assert metrics["student"]["test_accuracy"] > 0.9
+    assert "baseline" not in metrics
+    assert metrics["taught_baseline"]["test_accuracy"] > 0.9
+
+
+def test_a_function_with_other_classes_is_refused():
+    with pytest.raises(UserError, match="threes answers for 3 classes; the rows' are bad, good"):
+        answers_from(lambda texts: np.eye(3)[: len(texts)], "threes").of(ROWS, NAMES)
+
+
+# --- several teachers
+
+
+def test_two_teachers_that_disagree_teach_the_mean_of_their_probabilities(files, teacher, tmp_path):  # noqa: F811
+    set_seed(1)
+    other = models.set_labels(tiny_model("roberta"), NAMES)
+    folder = save_model(tmp_path / "other", other, tiny_tokenizer("bpe"))
+    given = options(files, teacher, tmp_path / "run", controls="none", accept_teacher=True)
+    both = settings_from(given | {"teacher": json.dumps([str(teacher), str(folder)])})
+    alone = dataclasses.replace(both, ensemble=[])
+    ready, one = prepare(both), prepare(alone)
+    two = prepare(dataclasses.replace(alone, teacher=str(folder), student=str(teacher)))
+    for split in ("train", "test"):
+        logits = [each.logits(each.teacher, split) for each in (one, two)]
+        assert (logits[0].argmax(-1) != logits[1].argmax(-1)).mean() > 0.1, "they disagree"
+        mean = np.mean([softmax(each, axis=-1) for each in logits], axis=0)
+        taught = np.array(ready.splits["train"][TEACHER_LOGITS][:]) if split == "train" else ready.teacher_logits(split)
+        np.testing.assert_allclose(log_softmax(taught, axis=-1), np.log(mean), atol=1e-3)
+    metrics = distill(both)
+    sizes = [models.count_parameters(each.teacher) for each in (one, two)]
+    assert metrics["teacher"]["parameters"] == sum(sizes)
+    assert metrics["teacher"]["models"] == [str(teacher), str(folder)]
+
+
+def test_a_bare_encoder_that_is_named_twice_is_fine_tuned_twice(files, bare, tmp_path):  # noqa: F811
+    given = options(files, bare, tmp_path / "run", teacher_epochs=2, teacher_learning_rate=3e-3, accept_teacher=True)
+    ready = prepare(settings_from(given | {"teacher": [str(bare), str(bare)]}))
+    first, second = (models.weights_fingerprint(fit.model) for fit in (ready.teacher_fit, *ready.further_teachers))
+    assert first != second
