@@ -4,11 +4,12 @@ import importlib
 import typing
 
 from kdhelpers.workshop.doctor import Finding, Report, doctor, fill_caches
+from kdhelpers.workshop.endpoint import pretend_endpoint
 from kdhelpers.workshop.kit import command, logits_of, three_class_files, train_briefly
 
 __all__ = [
-    "Finding", "Report", "command", "doctor", "exercises", "figures", "fill_caches", "logits_of", "show",
-    "three_class_files", "train_briefly",
+    "Finding", "Report", "command", "doctor", "exercises", "figures", "fill_caches", "logits_of", "pretend_endpoint",
+    "show", "three_class_files", "train_briefly",
 ]  # fmt: skip
 
 

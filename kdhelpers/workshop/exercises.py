@@ -222,3 +222,16 @@ def distill_command(answer: str) -> str | None:
         return "the teacher's logits would come from the cache, not from a live teacher"
     left_out = [name for name in wanted if name not in options]
     return wrong or (f"{left_out[0]} is right by luck: the recipe has it today, so name it" if left_out else None)
+
+
+@_check
+def rule(answer: Callable) -> str | None:
+    """10: a function from texts to two probabilities each, without a label, better than guessing."""
+    rows = data.movie_snippets().splits["validation"]
+    shares = np.asarray(answer(list(rows["text"][:])), dtype=float)
+    if shares.shape != (len(rows), 2):
+        return f"for {len(rows)} texts it returns the shape {shares.shape}, not ({len(rows)}, 2)"
+    if (shares < 0).any() or not np.allclose(shares.sum(1), 1):
+        return "each row holds two probabilities that sum to 1"
+    accuracy = (shares.argmax(-1) == np.array(rows["label"][:])).mean()
+    return None if accuracy > 0.55 else f"it is right on {100 * accuracy:.1f} % of the validation rows"
