@@ -58,7 +58,10 @@ class RunSettings:
     The help texts of `python -m kdhelpers distill --help` are those of these fields.
     """
 
-    recipe: str = _option("movie-snippets", "Named recipe: movie-snippets, or sst2 (the article's, from the Hub).")
+    recipe: str = _option(
+        "movie-snippets",
+        "Named recipe: movie-snippets, movie-snippets-base (a large teacher), or sst2 (the article's).",
+    )
     # rows
     train: str | None = _option(None, "Your training rows: .csv, .tsv, .jsonl, .parquet. No label or -100: unlabelled.")
     validation: str | None = _option(None, "Your validation rows (default: a tenth of the labelled training rows).")
@@ -74,7 +77,7 @@ class RunSettings:
     # models
     teacher: str = _option(
         "minilm-l6-h384",
-        "Hub id or folder; a bare encoder is fine-tuned first. Given again: the mean of their probabilities is taught.",
+        "Hub id, folder or mpnet-base; a bare encoder is fine-tuned first. Given again: the mean of all is taught.",
         also=("teacher_id",),
     )
     ensemble: list = dataclasses.field(default_factory=list)  # the teachers after the first
@@ -173,6 +176,18 @@ RECIPES: dict[str, dict] = {
         "epochs": 3,
         "learning_rate": 3e-4,
         "temperature": 4.0,
+        "dropout": 0.0,
+    },
+    # a teacher of the article's size, which fine-tunes at a lower learning rate; its student has another vocabulary
+    "movie-snippets-base": {
+        "teacher": "mpnet-base",
+        "student": "minilm-l6-h384",
+        "student_layers": 3,
+        "teacher_epochs": 3,
+        "teacher_learning_rate": 3e-5,
+        "epochs": 3,
+        "learning_rate": 3e-4,
+        "temperature": 2.0,
         "dropout": 0.0,
     },
     # the article's run, number by number: its teacher, student, data, epochs, batch size, learning rate, alpha and T
@@ -382,7 +397,8 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
         values.pop("dataset_config", None)
     if "dataset_config" in given and "dataset_id" not in {**values, **given}:
         raise UserError("--dataset-config goes with --dataset-id")
-    for option, other in (("student", "student_layers"), ("student_layers", "student")):
-        if option in given:
-            values.pop(other, None)
+    if "student_layers" in given and "student_layers" not in values:  # of the teacher, unless the recipe says whose
+        values.pop("student", None)
+    if "student" in given:
+        values.pop("student_layers", None)
     return values | {"recipe": name}

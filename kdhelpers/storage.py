@@ -1,5 +1,6 @@
 """What is kept on disk: the cache, files and folders that appear whole or not at all, and a run's own folder."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -29,6 +30,19 @@ def fingerprint(*parts: object) -> str:
     (True, False)
     """
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@functools.cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Hex digest of a file's bytes, computed once a process for each state of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether a file is there and has this checksum."""
+    state = path.stat() if path.is_file() else None
+    return state is not None and _sha256(path, state.st_size, state.st_mtime_ns) == sha256
 
 
 def _partial(path: Path) -> Path:

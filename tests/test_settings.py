@@ -107,5 +107,12 @@ def test_a_student_of_its_own_is_not_cut_unless_asked_for():
     assert recipe("sst2", student_layers=3).student is None
 
 
+def test_a_recipe_that_cuts_another_model_cuts_it_to_other_sizes_too():
+    plain, smaller = recipe("movie-snippets-base"), recipe("movie-snippets-base", student_layers=2)
+    assert (plain.teacher, plain.student, plain.student_layers) == ("mpnet-base", "minilm-l6-h384", 3)
+    assert (smaller.student, smaller.student_layers) == ("minilm-l6-h384", 2)
+    assert recipe("movie-snippets-base", student="a/b").student_layers is None
+
+
 def test_every_option_is_one_of_the_dataclass():
     assert set(OPTIONS) == {field.name for field in dataclasses.fields(RunSettings)} - {"trainer_options", "ensemble"}

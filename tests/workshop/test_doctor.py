@@ -64,6 +64,14 @@ def test_what_is_counted_stands_in_the_right_number(machine, number, words):
     assert words in found("cache").text
 
 
+def test_the_large_teacher_is_looked_for_and_not_downloaded(machine, monkeypatch):
+    assert found("mpnet").level == "note"
+    assert "405 MB" in found("mpnet").text
+    assert not (storage.cache_home() / "models").exists()
+    monkeypatch.setattr(models, "mpnet_is_cached", lambda: True)
+    assert found("mpnet") == ("ok", "mpnet", "the large teacher mpnet-base is cached")
+
+
 def test_a_clone_that_is_not_installed_is_looked_at_too(machine, monkeypatch):
     asked = metadata.requires
 
