@@ -151,28 +151,3 @@ def test_a_full_disk_is_one_sentence_and_the_earlier_run_stays(files, teacher, s
     line = command(files, teacher, earlier, student_layers=2, overwrite=True)
     refused(capsys, line, "disk is full", "--resume")
     assert json.loads((earlier / "metrics.json").read_text()) == {"earlier": True}
-
-
-# --- torchrun
-
-
-def torchrun(*argv):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kdhelpers"]
-    return subprocess.run([*launcher, *argv], capture_output=True, text=True, timeout=240)
-
-
-def test_of_two_processes_one_speaks_and_writes(files, teacher, tmp_path):  # noqa: F811
-    done = torchrun(*command(files, teacher, tmp_path / "run", batch_size=8))
-    assert done.returncode == 0, done.stderr[-2000:]
-    log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
-    for line in ("student: training for 15 steps", "rows: 160 labelled", "is used as it is"):
-        assert done.stdout.count(line) == log.count(line) == 1, line
-    assert done.stdout.count("Verdict") == 1
-
-
-def test_two_processes_meet_a_users_mistake_once_and_without_a_traceback(files, teacher, tmp_path):  # noqa: F811
-    done = torchrun(*command(files, teacher, tmp_path / "run", train="nowhere.csv"))
-    said = done.stdout + done.stderr
-    assert done.returncode != 0
-    assert said.count("error: no file nowhere.csv") == 1
-    assert "[rank" not in said  # what torch puts before every line of a process's traceback
