@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,6 +21,12 @@ torch.set_num_threads(1)
 from kdhelpers import quiet  # noqa: E402
 
 quiet()
+
+
+def pytest_collection_finish():
+    """Trainer collects garbage at every training's end: what the imports have left need not be searched each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
