@@ -3,6 +3,7 @@
 torchrun --nproc-per-node=2 -m tests.two_processes FOLDER COMMAND...
 """
 
+import gc
 import json
 import os
 import sys
@@ -53,4 +54,5 @@ def main(folder: Path, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Trainer collects garbage at every training's end: what the imports have left need not be searched
     sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
