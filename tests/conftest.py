@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import gc
 import os
 
@@ -15,13 +16,21 @@ loopback.install()
 loopback.guard_children()
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
-torch.set_num_threads(1)
 
-from kdhelpers import quiet  # noqa: E402
+@functools.cache
+def prepare_libraries():
+    import torch
 
-quiet()
+    from kdhelpers import quiet
+
+    torch.set_num_threads(1)
+    quiet()
+
+
+def pytest_collectstart():
+    """Here, not above: with -n the process that only hands out the tests needs no library."""
+    prepare_libraries()
 
 
 def pytest_collection_finish():
