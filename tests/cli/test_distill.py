@@ -103,7 +103,7 @@ PRESS = (  # a real signal in a real process, sent the moment the student's firs
 
 
 def test_ctrl_c_keeps_checkpoints_and_resume_ends_as_if_unbroken(files, teacher, tmp_path, capsys):  # noqa: F811
-    line = command(files, teacher, tmp_path / "cut", epochs=8)
+    line = command(files, teacher, tmp_path / "cut", epochs=3)
     done = subprocess.run([sys.executable, "-c", PRESS, *line], capture_output=True, text=True, timeout=240)
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
@@ -115,7 +115,7 @@ def test_ctrl_c_keeps_checkpoints_and_resume_ends_as_if_unbroken(files, teacher,
     printed = capsys.readouterr().out
     assert "student: going on from checkpoint" in printed
     assert "control: already trained" in printed
-    assert main(command(files, teacher, tmp_path / "whole", epochs=8)) == 0
+    assert main(command(files, teacher, tmp_path / "whole", epochs=3)) == 0
     cut, whole = (pd.read_csv(tmp_path / name / "predictions.csv") for name in ("cut", "whole"))
     pd.testing.assert_frame_equal(cut, whole)
 

@@ -162,7 +162,7 @@ def test_a_teacher_with_another_tokenizer_teaches_through_the_column(files, teac
     """Each reads every text with its own tokenizer; only what is fed one batch of ids has to share one."""
     set_seed(0)
     student = save_model(tmp_path / "student", tiny_model("roberta"), tiny_tokenizer("bpe"))
-    own = {"student": student, "epochs": 20, "learning_rate": 3e-3, "train_embeddings": True, "no_control": True}
+    own = {"student": student, "epochs": 8, "learning_rate": 5e-3, "train_embeddings": True, "no_control": True}
     wanted = settings(files, teacher, tmp_path / "run", **own)
     ready = prepare(wanted)
     assert "each reads every text with its own" in spoken()
