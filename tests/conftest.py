@@ -2,24 +2,42 @@
 
 import copy
 import dataclasses
+import functools
+import gc
 import os
 
+gc.disable()  # until the imports are done: they leave no garbage, and looking for it takes a sixth of their time
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are faster so, here and in child processes
 
-from tests import loopback
+from tests import loopback  # noqa: E402
 
 loopback.install()
 loopback.guard_children()
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
-torch.set_num_threads(1)
 
-from kdhelpers import quiet  # noqa: E402
+@functools.cache
+def prepare_libraries():
+    import torch
 
-quiet()
+    from kdhelpers import quiet
+
+    torch.set_num_threads(1)
+    quiet()
+
+
+def pytest_collectstart():
+    """Here, not above: with -n the process that only hands out the tests needs no library."""
+    prepare_libraries()
+
+
+def pytest_collection_finish():
+    """Trainer collects garbage at every training's end: what the imports have left need not be searched each time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

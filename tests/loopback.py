@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "guard"
-START_UP = f"import runpy\nrunpy.run_path({str(Path(__file__))!r})['install']()\n"  # for a start-up file of one's own
+START_UP = f"import runpy\nrunpy.run_path({str(FOLDER / 'sitecustomize.py')!r})\n"  # for a start-up file of one's own
 
 
 class RefusedConnection(ConnectionRefusedError):

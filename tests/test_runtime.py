@@ -1,8 +1,5 @@
 """Device, precision and processes are decided once."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -49,25 +46,3 @@ def test_no_bar_where_nobody_watches(monkeypatch):
     monkeypatch.delenv("KD_PROGRESS")
     monkeypatch.setenv("RANK", "1")
     assert not runtime.show_progress()
-
-
-WAITING = """
-import os, sys, time
-from pathlib import Path
-from kdhelpers import runtime
-mark = Path(sys.argv[1], "mark")
-with runtime.first_process_first():
-    if os.environ["RANK"] == "0":
-        time.sleep(1)
-        mark.touch()
-    assert mark.is_file(), "did not wait"
-runtime.end_processes()
-"""
-
-
-def test_processes_on_a_cpu_wait_for_the_first(tmp_path):
-    (tmp_path / "waiting.py").write_text(WAITING)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, str(tmp_path / "waiting.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]

@@ -89,5 +89,8 @@ def test_the_article_end_to_end(finished):
 
 
 def test_with_a_warm_cache_the_hub_may_be_gone(finished):
-    _, _, second, _ = finished
+    home, _, second, _ = finished
     assert second.returncode == 0, second.stderr
+    first, again = (json.loads((home / run / "metrics.json").read_text(encoding="utf-8")) for run in ("run", "again"))
+    for name in ("rows", "test_rows", "revisions"):
+        assert again[name] == first[name]

@@ -29,10 +29,25 @@ def student(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("student"), model, tiny_tokenizer())
 
 
+def once(to_onnx):
+    """`to_onnx` for one model: torch takes seconds, and the second time the first one's graph is copied."""
+    made = []
+
+    def copied(model, path):
+        if not made:
+            to_onnx(model, path)
+            made.append(path.read_bytes())
+        path.write_bytes(made[0])
+
+    return copied
+
+
 @pytest.fixture(scope="module")
 def exported(student, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    return folder, {kind: export(str(student), folder / kind, kind) for kind in FORMATS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "to_onnx", once(graph.to_onnx))
+        return folder, {kind: export(str(student), folder / kind, kind) for kind in FORMATS}
 
 
 @pytest.fixture
@@ -175,7 +190,8 @@ def blinded(model):
     return model
 
 
-def test_an_export_that_changes_many_predictions_is_refused_unless_it_is_accepted(tmp_path):
+def test_an_export_that_changes_many_predictions_is_refused_unless_it_is_accepted(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "to_onnx", once(graph.to_onnx))
     folder = save_model(tmp_path / "student", blinded(trained_tiny_teacher()), tiny_tokenizer())
     texts = [row["text"] for row in teachable_rows(40)]
     with pytest.raises(UserError, match="--accept-changes"):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import set_seed
 
-from kdhelpers import models, storage
+from kdhelpers import evaluation, models, storage
 from kdhelpers.data import TEACHER_LOGITS, UNLABELLED
 from kdhelpers.distillation import distill, fit, pipeline, prepare, prepared
 from kdhelpers.distillation.prepared import train_teacher
@@ -21,6 +21,12 @@ from tests.runs import bare, files, own_cache, settings, spoken, teacher  # noqa
 from tests.tiny import save_model, tiny_bert, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """For runs of which nobody looks at result.png: drawing it takes a quarter of their time."""
+    monkeypatch.setattr(evaluation, "draw_result", lambda metrics, path: path.touch())
 
 
 def read(folder):
@@ -62,12 +68,14 @@ def test_a_run_leaves_what_it_says(files, teacher, tmp_path):  # noqa: F811
             assert stat.S_IMODE(path.stat().st_mode) == open_to_all, path
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_the_control_takes_as_many_steps_and_starts_where_the_teacher_did(files, teacher, tmp_path):  # noqa: F811
     distill(settings(files, teacher, tmp_path / "run"))
     log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert re.findall(r"(\w+): training for (\d+) steps", log) == [("control", "15"), ("student", "15")]
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_several_seeds_make_one_summary_and_replace_all_of_an_earlier_run(files, teacher, tmp_path):  # noqa: F811
     wanted = settings(files, teacher, tmp_path / "run", seeds=2)
     summary = distill(wanted)
@@ -79,6 +87,7 @@ def test_several_seeds_make_one_summary_and_replace_all_of_an_earlier_run(files,
     assert not list((tmp_path / "run").glob("seed-*"))
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_nothing_is_chosen_on_the_rows_that_are_reported(files, teacher, tmp_path, monkeypatch):  # noqa: F811
     """Every model of a run is chosen by `fit`; it must never see a test row."""
     seen = []
@@ -99,6 +108,7 @@ def test_nothing_is_chosen_on_the_rows_that_are_reported(files, teacher, tmp_pat
 # --- the teacher
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_a_bare_encoder_is_fine_tuned_once(files, bare, tmp_path, spoken):  # noqa: F811
     own = {"teacher_epochs": 6, "teacher_learning_rate": 3e-3, "controls": "none"}
     first = distill(settings(files, bare, tmp_path / "a", **own))
@@ -149,6 +159,7 @@ def test_a_fine_tuned_teacher_is_never_taken_for_another(files, bare, tmp_path, 
     assert asked[-1] == asked[0], "what only students depend on makes no other teacher"
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_live_teacher_and_cached_answers_train_the_same_student(files, teacher, tmp_path):  # noqa: F811
     said = []
     for name, live in (("cached", False), ("live", True)):
@@ -158,11 +169,12 @@ def test_live_teacher_and_cached_answers_train_the_same_student(files, teacher, 
     assert np.abs(said[0]["probability"] - said[1]["probability"]).max() < 0.02
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_a_teacher_with_another_tokenizer_teaches_through_the_column(files, teacher, tmp_path, spoken):  # noqa: F811
     """Each reads every text with its own tokenizer; only what is fed one batch of ids has to share one."""
     set_seed(0)
     student = save_model(tmp_path / "student", tiny_model("roberta"), tiny_tokenizer("bpe"))
-    own = {"student": student, "epochs": 20, "learning_rate": 3e-3, "train_embeddings": True, "controls": "none"}
+    own = {"student": student, "epochs": 8, "learning_rate": 5e-3, "train_embeddings": True, "controls": "none"}
     wanted = settings(files, teacher, tmp_path / "run", **own)
     ready = prepare(wanted)
     assert "each reads every text with its own" in spoken()
@@ -250,6 +262,7 @@ def interrupted_after(name, wanted, monkeypatch):
             distill(wanted)
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_a_run_goes_on_where_it_was_and_ends_as_if_unbroken(files, teacher, tmp_path, monkeypatch, spoken):  # noqa: F811
     whole = distill(settings(files, teacher, tmp_path / "whole"))
     wanted = settings(files, teacher, tmp_path / "cut")
@@ -262,6 +275,7 @@ def test_a_run_goes_on_where_it_was_and_ends_as_if_unbroken(files, teacher, tmp_
         assert cut[name].get("test_ece") == whole[name].get("test_ece")
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_checkpoints_of_other_settings_are_neither_used_nor_touched(files, teacher, tmp_path, monkeypatch):  # noqa: F811
     """Run A is stopped; run B, with other settings and the same --checkpoints, is resumed and must be its own."""
     home = tmp_path / "checkpoints"
@@ -278,6 +292,7 @@ def test_checkpoints_of_other_settings_are_neither_used_nor_touched(files, teach
     assert {path for path in home.rglob("*") if path.is_file()} == set(kept), "its own are gone when it is done"
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_seeds_and_settings_of_another_run_are_never_mixed_in(files, teacher, tmp_path, monkeypatch):  # noqa: F811
     wanted = settings(files, teacher, tmp_path / "run", seeds=2)
     score = pipeline.score
@@ -331,6 +346,7 @@ def test_no_secret_is_written_down(files, teacher, tmp_path, monkeypatch):  # no
 # --- without labels
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_a_trained_teacher_needs_no_labelled_row(files, teacher, tmp_path, spoken):  # noqa: F811
     for name in ("train", "test", "validation"):
         table = pd.read_csv(files / f"{name}.csv")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 40, 120
 
 PREPARE = """
+import gc
 import kdhelpers
 kdhelpers.quiet()
 import torch, transformers
@@ -25,6 +26,7 @@ from kdhelpers.runtime import this_machine
 from kdhelpers.settings import recipe
 from tests import tiny
 
+gc.freeze()  # Trainer collects garbage at every training's end: what the imports have left need not be searched
 start_console()
 torch.manual_seed(0)
 tokenizer = tiny.tiny_tokenizer()
