@@ -205,7 +205,7 @@ def _asked(function: Function, batch: list[str], name: str, attempts: int, wait:
         except Exception as error:  # network libraries have no common type
             if isinstance(error, UserError) or not _passing(error):
                 raise
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            said = (str(error).splitlines() or [type(error).__name__])[0].split(" for url")[0]
             if attempt == attempts:
                 raise UserError(f"{name} failed {attempts} times ({said}); what it answered before is kept") from error
             seconds = _retry_after(error) or wait * 2 ** (attempt - 1)

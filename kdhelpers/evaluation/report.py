@@ -34,7 +34,7 @@ def result_table(metrics: dict) -> str:
     seen = {"taught_baseline": texts, "hard_answers": texts, "teacher": labels}
     seen["student"] = {0: texts, 1: labels}.get(metrics["alpha"], f"{labels}, {texts}")
     if not metrics["teacher"]["train_seconds"]:
-        seen["teacher"] = "came trained"
+        seen["teacher"] = "came trained" if metrics["teacher"].get("model") else "(its answers)"
     size = {
         name: {key: f"{model[key]:,}" if model.get(key) else "" for key in ("parameters", "layers")}
         for name, model in models.items()

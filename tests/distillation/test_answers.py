@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import re
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
+from huggingface_hub import InferenceClient
 from scipy.special import log_softmax, softmax
 from transformers import set_seed
 
@@ -16,6 +18,7 @@ from kdhelpers.data import TEACHER_LOGITS
 from kdhelpers.distillation import answers, answers_from, answers_from_file, ask, distill, prepare
 from kdhelpers.errors import UserError
 from kdhelpers.settings import settings_from
+from kdhelpers.workshop import pretend_endpoint
 from tests.runs import bare, files, options, own_cache, settings, spoken, teacher  # noqa: F401
 from tests.tiny import save_model, tiny_model, tiny_tokenizer
 
@@ -325,3 +328,55 @@ def test_a_bare_encoder_that_is_named_twice_is_fine_tuned_twice(files, bare, tmp
     ready = prepare(settings_from(given | {"teacher": [str(bare), str(bare)]}))
     first, second = (models.weights_fingerprint(fit.model) for fit in (ready.teacher_fit, *ready.further_teachers))
     assert first != second
+
+
+# --- an endpoint, asked with the client that a reader would take
+
+
+def asking(endpoint, timeout=10.0):
+    client = InferenceClient(base_url=endpoint.url, api_key="none", timeout=timeout)
+
+    def answer(texts):
+        said = []
+        for text in texts:
+            chat = client.chat.completions.create(model="any", messages=[{"role": "user", "content": text}])
+            share = float(chat.choices[0].message.content)
+            said.append([1 - share, share])
+        return said
+
+    return answer
+
+
+def test_an_endpoint_in_trouble_is_waited_for_and_nothing_is_paid_twice(monkeypatch):
+    waited = []
+    monkeypatch.setattr(answers.time, "sleep", waited.append)
+    with pretend_endpoint(lambda message: "0.25" if message == "poor" else "0.75") as endpoint:
+        endpoint.troubles += [429, 503]
+        first = ask(asking(endpoint), ["poor", "fine"], "llm", batch_size=1)
+        assert waited == [1.0, 2.0], "as the server asks, then as long as it takes"
+        endpoint.troubles += [500] * 5
+        with pytest.raises(UserError, match="what it answered before is kept"):
+            ask(asking(endpoint), ["poor", "fine", "so so"], "llm", batch_size=1)
+        again = ask(asking(endpoint), ["so so", "fine", "poor"], "llm", batch_size=1)
+        assert endpoint.served == 3
+    assert first.tolist() == again[[2, 1]].tolist() == [[0.75, 0.25], [0.25, 0.75]]
+
+
+def test_an_endpoint_that_is_too_slow_or_refuses_the_key(monkeypatch):
+    sleep = time.sleep
+    monkeypatch.setattr(answers.time, "sleep", lambda seconds: None)
+    with pretend_endpoint(lambda message: sleep(0.6) or "0.5") as endpoint:
+        with pytest.raises(UserError, match="slow failed 2 times"):
+            ask(asking(endpoint, timeout=0.1), ["a"], "slow", attempts=2)
+        endpoint.troubles += [401]
+        with pytest.raises(Exception, match="401"):
+            ask(asking(endpoint), ["a"], "no key")
+        assert not endpoint.troubles
+
+
+def test_a_broken_answer_of_an_endpoint_goes_through_and_is_not_kept():
+    with pretend_endpoint(lambda message: "I cannot say") as endpoint:
+        with pytest.raises(ValueError, match="I cannot say"):
+            ask(asking(endpoint), ["a"], "broken")
+        endpoint.reply = lambda message: "0.5"
+        assert ask(asking(endpoint), ["a"], "broken").tolist() == [[0.5, 0.5]]
