@@ -26,10 +26,16 @@ def cache_home() -> Path:
 def fingerprint(*parts: object) -> str:
     """A short hash of anything that JSON can hold: the name under which the cache keeps what depends on it.
 
-    >>> fingerprint("a", 1) == fingerprint("a", 1), fingerprint("a", 1) == fingerprint("a", 2)
+    >>> fingerprint("a", 1) == fingerprint("a", 1.0), fingerprint("a", 1) == fingerprint("a", 2)
     (True, False)
     """
-    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:24]
+    plain = json.loads(json.dumps(parts, default=str), parse_float=_whole)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _whole(number: str) -> int | float:
+    """3.0 as 3: a recipe says the one, a command line the other, and they are the same setting."""
+    return int(float(number)) if float(number).is_integer() else float(number)
 
 
 @functools.cache

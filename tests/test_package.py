@@ -21,7 +21,10 @@ SHOWS_COMMANDS = {("workshop", "cli"), ("workshop", "__main__")}
 DRAWS = "kdhelpers.evaluation.figures"  # a door of its own: whoever takes it waits for matplotlib
 ALONE = ("deployment/predict.py", "sagemaker/inference.py")  # they travel without the package
 SCRIPTS = (*ALONE, "sagemaker/container.py")  # started by themselves, where there is no `python -m kdhelpers`
-LINES = {"whole": 7962, "the run": 3729}  # raised for a new capability only; the aim for 0.4's is 4,900 and 1,900
+LINES = {
+    "whole": 8193,
+    "the run": 3842,
+}  # raised for a new capability only; the aim for what 0.4 did was 4,900 and 1,900
 LONGEST, MOST = 40, 6
 
 

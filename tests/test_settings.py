@@ -116,3 +116,17 @@ def test_a_recipe_that_cuts_another_model_cuts_it_to_other_sizes_too():
 
 def test_every_option_is_one_of_the_dataclass():
     assert set(OPTIONS) == {field.name for field in dataclasses.fields(RunSettings)} - {"trainer_options", "ensemble"}
+
+
+def test_teachers_are_one_or_several_however_they_are_given():
+    for given in (["a", "b/c"], '["a", "b/c"]'):
+        settings = settings_from({"teacher": given})
+        assert (settings.teacher, settings.ensemble) == ("a", ["b/c"])
+    assert settings_from({"teacher_id": "a"}).ensemble == []
+
+
+def test_the_former_name_of_no_control_is_understood(caplog):
+    caplog.set_level("INFO", logger="kdhelpers")
+    assert settings_from({"no_control": "true"}).controls == "none"
+    assert "--no-control is now --controls none" in caplog.text
+    assert settings_from({"no_control": "false"}).controls == "one"

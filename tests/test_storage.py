@@ -52,6 +52,11 @@ def test_other_users_of_the_machine_may_read_what_is_written(tmp_path):
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o755
 
 
+def test_a_whole_number_is_the_same_setting_however_it_is_written():
+    assert storage.fingerprint(3, {"T": 2.0, "rate": 1e-4}) == storage.fingerprint(3.0, {"T": 2, "rate": 1e-4})
+    assert len({storage.fingerprint(value) for value in (3, 3.5, "3", True, float("inf"))}) == 5
+
+
 def test_a_run_is_resumed_with_its_own_settings_only(tmp_path):
     output = tmp_path / "run"
     work = storage.start_run(output, SETTINGS, overwrite=False, resume=False)

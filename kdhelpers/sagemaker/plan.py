@@ -4,6 +4,7 @@ Nothing here needs AWS or its SDK.
 """
 
 import dataclasses
+import json
 import math
 import re
 import typing
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from kdhelpers import data, models
 from kdhelpers.errors import UserError
-from kdhelpers.settings import OTHER_NAMES, read_value, settings_from
+from kdhelpers.settings import OTHER_NAMES, dashed, read_value, settings_from
 
 PROJECT_TAG = ("project", "distilling-bert")
 CHECKPOINTS = "/opt/ml/checkpoints"
@@ -22,7 +23,7 @@ INPUTS = "/opt/ml/input/data"
 PRICES = {"ml.g4dn.xlarge": 0.74, "ml.g6.xlarge": 1.13, "ml.g5.xlarge": 1.41}
 PRICES_OF = "November 2026, us-east-1"
 
-ROWS = ("train", "validation", "test", "unlabelled")
+FILES = ("train", "validation", "test", "unlabelled", "teacher_answers")
 MODELS = ("teacher", "student")
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 NOT_FOR_A_JOB = ("output", "checkpoints", "resume", "overwrite", "seeds")
@@ -99,7 +100,10 @@ def channels(plan: JobPlan) -> dict[str, Path | str]:
     The default recipe's rows and its backbone go with the job, so that the container has to download nothing.
     """
     settings = settings_from(plan.hyperparameters)
-    named = {name: getattr(settings, name) for name in (*ROWS, *MODELS)} | {"logits": plan.logits}
+    named = {name: getattr(settings, name) for name in (*FILES, *MODELS)} | {"logits": plan.logits}
+    if settings.teacher_answers:  # then there is no teacher, and the student is not cut from one
+        named |= {"teacher": None, "student": settings.student or models.EMBEDDED_BACKBONE}
+    named |= {f"teacher{number}": name for number, name in enumerate(settings.ensemble, 2)}
     found = {name: _input(name, value) for name, value in named.items() if value is not None}
     if settings.source == "movie-snippets":
         found["snippets"] = data.fetch_movie_snippets()
@@ -109,12 +113,12 @@ def channels(plan: JobPlan) -> dict[str, Path | str]:
 def _input(name: str, value: str) -> Path | str | None:
     """Where an input lies, here or in S3; None for a model of the Hub. Raises UserError where it cannot be one."""
     endings = (*ENDINGS, ".txt") if name == "unlabelled" else ENDINGS
-    if name in ROWS and not value.lower().endswith(endings):
-        raise UserError(f"--{name} {value}: rows are a file whose name ends in {' or '.join(endings)}")
+    if name in FILES and not value.lower().endswith(endings):
+        raise UserError(f"{dashed(name)} {value}: rows are a file whose name ends in {' or '.join(endings)}")
     if value.startswith("s3://"):
         return value
-    place = Path(models.locate(value) if name in MODELS else value).expanduser()
-    if name in ROWS and not place.is_file():
+    place = Path(value if name in (*FILES, "logits") else models.locate(value)).expanduser()
+    if name in FILES and not place.is_file():
         raise UserError(f"no file {value}")
     if name == "logits" and not any(place.glob("*/dataset_info.json")):
         raise UserError(f"{value} holds no logits: name the --output of python -m kdhelpers logits")
@@ -130,11 +134,17 @@ def option_name(spelt: str) -> str:
 def container_hyperparameters(plan: JobPlan) -> dict[str, str]:
     """The hyperparameters as the container reads them: inputs by their place in it, and where checkpoints go."""
     text = {option_name(name): str(value) for name, value in plan.hyperparameters.items() if value is not None}
-    for name, path in channels(plan).items():
-        if name in ROWS:
+    inputs, ensemble = channels(plan), settings_from(plan.hyperparameters).ensemble
+    for name, path in inputs.items():
+        if name in FILES:
             text[name] = f"{INPUTS}/{name}/{Path(path).name}"
         elif name in MODELS:
             text[name] = f"{INPUTS}/{name}"
+    if ensemble:
+        teachers = {"teacher": settings_from(plan.hyperparameters).teacher}
+        teachers |= {f"teacher{number}": name for number, name in enumerate(ensemble, 2)}
+        text.pop("ensemble", None)
+        text["teacher"] = json.dumps([f"{INPUTS}/{key}" if key in inputs else name for key, name in teachers.items()])
     return text | {"checkpoints": CHECKPOINTS}
 
 

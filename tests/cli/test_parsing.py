@@ -105,3 +105,10 @@ def test_every_command_has_help(command, capsys):
 def test_a_value_without_an_option_is_refused():
     with pytest.raises(UserError, match="every value follows its option"):
         read_options(["3"])
+
+
+def test_a_teacher_may_be_given_again_and_nothing_else():
+    given = settings_from(read_options(["--teacher", "a", "--seed", "1", "--teacher=b", "--teacher", "c"]))
+    assert (given.teacher, given.ensemble) == ("a", ["b", "c"])
+    with pytest.raises(UserError, match="--seed is given twice"):
+        read_options(["--seed", "1", "--seed", "2"])

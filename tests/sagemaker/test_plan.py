@@ -1,5 +1,6 @@
 """What a plan says, and what it refuses, long before a machine is paid for."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -108,6 +109,26 @@ def test_teacher_and_student_are_folders_whatever_their_names_look_like(plan):
     assert given["student"] == "/opt/ml/input/data/student"
     assert given["train"] == "/opt/ml/input/data/train/Rows.CSV"
     assert not {"teacher-id", "teacher_id", "student_id"} & set(given), "each option has one name in the container"
+
+
+def test_answers_travel_as_a_file_and_their_student_as_a_folder(plan, tmp_path):
+    (tmp_path / "answers.csv").write_text("text,bad,good\n")
+    options = {name: value for name, value in plan.hyperparameters.items() if name not in ("teacher", "student")}
+    own = replace(plan, hyperparameters=options | {"teacher_answers": str(tmp_path / "answers.csv")})
+    given = container_hyperparameters(own)
+    assert given["teacher_answers"] == "/opt/ml/input/data/teacher_answers/answers.csv"
+    assert given["student"] == "/opt/ml/input/data/student", "the embedded one, without which there would be none"
+    assert "teacher" not in given
+    wrong = replace(own, hyperparameters=own.hyperparameters | {"teacher_answers": "answers"})
+    assert "--teacher-answers answers" in plan_problems(wrong)[0]
+
+
+def test_several_teachers_travel_each_in_a_channel_of_its_own(plan):
+    local = plan.hyperparameters["teacher"]
+    several = replace(plan, hyperparameters=plan.hyperparameters | {"teacher": [local, "owner/name", "s3://b/third"]})
+    assert set(channels(several)) >= {"teacher", "teacher3"}
+    given = json.loads(container_hyperparameters(several)["teacher"])
+    assert given == ["/opt/ml/input/data/teacher", "owner/name", "/opt/ml/input/data/teacher3"]
 
 
 def test_options_left_open_stay_open():
