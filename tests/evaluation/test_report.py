@@ -51,6 +51,8 @@ def test_the_table_says_what_was_measured(metrics, tmp_path):
 
 def test_every_line_fits_a_terminal_of_100_columns(metrics):
     metrics["verdict"]["text"] = "short"
+    for name in ("baseline", "taught_baseline", "second_control", "hard_answers"):
+        metrics[name] = metrics["control"]
     assert max(map(len, "\n".join(evaluation.result_lines(metrics, "runs/x")).splitlines())) <= 100
 
 
@@ -62,8 +64,10 @@ def test_what_a_model_learnt_from_is_said_as_it_was(metrics):
 
     assert said(alpha=0.5)[-1] == "2,000 labels, 8,000 texts"
     assert [part.strip() for part in said(alpha=1) if part][1:] == ["2,000 labels"] * 3
-    metrics["teacher"]["train_seconds"] = 0.0
+    metrics["teacher"] |= {"train_seconds": 0.0, "model": "some/where"}
     assert "came trained" in " ".join(said())
+    metrics["teacher"] |= {"model": None}
+    assert "(its answers)" in " ".join(said()), "of a file or a function nobody knows what it has learnt"
 
 
 def test_a_run_without_labels_shows_what_it_can(metrics):
