@@ -71,8 +71,28 @@ LIVE = "--train train.csv --student-layers 4 --temperature 4 --live-teacher"
 SPENT, WOULD_BE = (50e6 * ms / 1000 / 3600 * 0.2 for ms in (0.6, 12.0))
 SAVED = WOULD_BE - SPENT
 P = evaluation.mcnemar_p(np.arange(44) < 30, np.arange(44) >= 30)
+
+
 # check: (right answers, then wrong ones, each with a word of its message)
+def words(texts):
+    """A rule of two dozen words, as a reader might write one."""
+    score = np.array([sum((w in PRAISE) - (w in BLAME) for w in text.lower().split()) for text in texts])
+    return np.stack([1 / (1 + np.exp(score)), 1 / (1 + np.exp(-score))], axis=1)
+
+
+PRAISE = "best good great funny moving love beautiful fine smart fun perfect rich".split()
+BLAME = "bad dull worst boring no nothing too never lacks mess tedious only".split()
+
 EXERCISES = {
+    "rule": (
+        [words, lambda texts: words(texts).tolist()],
+        [
+            (lambda texts: words(texts)[:, ::-1], "it is right on"),
+            (lambda texts: np.full((len(texts), 2), 0.5), "it is right on"),
+            (lambda texts: words(texts)[:, 1], "it returns the shape (1000,)"),
+            (lambda texts: 100 * words(texts), "two probabilities that sum to 1"),
+        ],
+    ),
     "embedding_share": (
         [TABLE / STUDENT, 0.674, 0.67],
         [
