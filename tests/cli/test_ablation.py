@@ -19,7 +19,7 @@ def runs(tmp_path):
 def test_a_complete_file_is_printed_and_trains_nothing(runs, capsys):
     assert main(["ablation", "--output", runs]) == 0
     said = capsys.readouterr().out
-    assert "0 of 48 students" in said
+    assert "0 of 51 students" in said
     for name in experiments.recorded()["variant"].unique():
         assert name in said
     row = next(line for line in said.splitlines() if line.startswith("+ logits on all texts"))
