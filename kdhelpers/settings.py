@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 HIDDEN_STATES = ("none", "pkd", "tinybert", "minilm")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 CONTROLS = ("none", "one", "all")
+ROW_FILES = ("train", "validation", "test", "unlabelled")  # the options that name a file of rows
+FILES = (*ROW_FILES, "teacher_answers")  # the options that name a file
 
 
 # --- checks: each returns what a value must be, where it is not -------------------------------------------------
@@ -146,6 +148,13 @@ class RunSettings:
     def source(self) -> str:
         """Where the rows come from: "files", "hub" or "movie-snippets"."""
         return "files" if self.train else "hub" if self.dataset_id else "movie-snippets"
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """The models that teach, by name: teacher, teacher2, ...; none where a file has their answers."""
+        if self.teacher_answers:
+            return {}
+        return {"teacher": self.teacher} | {f"teacher{number}": name for number, name in enumerate(self.ensemble, 2)}
 
     @property
     def needs_live_teacher(self) -> bool:

@@ -16,20 +16,20 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from kdhelpers.data.rows import Rows, checked_rows, require_column
 from kdhelpers.errors import UserError
-from kdhelpers.settings import RunSettings
+from kdhelpers.settings import FILES, ROW_FILES, RunSettings
 
-FILES = ("train", "validation", "test", "unlabelled", "teacher_answers")  # the settings that name one
 QUOTED_AS_IN_CSV = re.compile('"[^"]*(""[^"]*)+"')
 Records = Iterator[tuple[str, list, list]]  # where a row begins, the names of its columns, its values
 
 
 def file_rows(settings: RunSettings) -> Rows:
     """The rows of the settings' files; labels are still names. Raises UserError for what is wrong in a file."""
-    for (one, digest), (two, other) in itertools.combinations(digests(settings).items(), 2):
+    of_rows = {name: digest for name, digest in digests(settings).items() if name in ROW_FILES}
+    for (one, digest), (two, other) in itertools.combinations(of_rows.items(), 2):
         if digest == other:
             raise UserError(f"--{one} and --{two} hold the same rows: give each row once, or nothing can be measured")
     splits = DatasetDict()
-    for name in ("train", "validation", "test", "unlabelled"):
+    for name in ROW_FILES:
         if path := getattr(settings, name):
             label_column = None if name == "unlabelled" else settings.label_column
             splits[name] = Dataset.from_list(read_file(path, settings.text_column, label_column))
@@ -58,7 +58,7 @@ def read_file(path: str, text_column: str, label_column: str | None) -> list[dic
 def read_records(path: str, wanted: list[str]) -> list[tuple[str, dict]]:
     """Each row of a file as its place ("train.csv, line 7") and its values by column; it has the `wanted` columns.
 
-    A .txt file has one column, the first of `wanted`. Raises UserError, naming file and line.
+    A .txt file has one column, the first of `wanted`, or "text". Raises UserError, naming file and line.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -67,9 +67,10 @@ def read_records(path: str, wanted: list[str]) -> list[tuple[str, dict]]:
         raise UserError(f"{path}: cannot read {file.suffix or 'this'}; use .csv, .tsv, .jsonl or .parquet")
     records = []
     for place, names, values in READERS[file.suffix.lower()](file):
+        columns = names or wanted[:1] or ["text"]
         for column in wanted:
-            require_column(column, names or wanted[:1], f"{path}, {place}")
-        records.append((f"{path}, {place}", dict(zip(names or wanted[:1], values, strict=True))))
+            require_column(column, columns, f"{path}, {place}")
+        records.append((f"{path}, {place}", dict(zip(columns, values, strict=True))))
     if not records:
         raise UserError(f"{path} has no rows")
     return records

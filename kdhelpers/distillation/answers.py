@@ -74,8 +74,10 @@ def answers_from_file(path: str, text_column: str = "text", label_column: str = 
     classes = [column for column in columns if column not in ("id", text_column, label_column)]
     if not keys:
         raise UserError(f"{path} has neither a column 'id' nor {text_column!r} to join its answers by")
+    if not classes:
+        raise UserError(f"{path} has no column of answers, only {', '.join(columns)}: it needs one for every class")
     table = np.array([[_number(place, record, name) for name in classes] for place, record in records])
-    logits = as_logits(table, lambda row: records[row][0]) if classes else table
+    logits = as_logits(table, lambda row: records[row][0])
     places = {key: _unique(records, key) for key in keys}
 
     def of(rows: Dataset, label_names: list[str]) -> np.ndarray | None:

@@ -44,23 +44,22 @@ def distill(settings: RunSettings, teacher: Answers | None = None) -> dict:
     with storage.locked(settings.output) if main else nullcontext():
         with runtime.first_process_first():  # under torchrun one process clears, the others find it cleared
             if main:
-                wanted = dataclasses.asdict(settings) | {"inputs": inputs(settings)}
+                wanted = dataclasses.asdict(settings) | {"inputs": inputs(settings, teacher)}
                 storage.start_run(settings.output, wanted, settings.overwrite, settings.resume)
         with storage.log_file(work / "run.log") if main else nullcontext():
-            metrics = (
-                _one_run(settings, work, teacher) if settings.seeds == 1 else _several_runs(settings, work, teacher)
-            )
+            run = _one_run if settings.seeds == 1 else _several_runs
+            metrics = run(settings, work, teacher)
         if main:
             (work / "settings.json").unlink()
             storage.finish_run(work, settings.output)
     return metrics
 
 
-def inputs(settings: RunSettings) -> dict[str, str]:
+def inputs(settings: RunSettings, teacher: Answers | None = None) -> dict[str, str]:
     """Digests of the files and the model folders that a run reads: it is only resumed with what it began with."""
-    found = data.digests(settings)
-    for name in ("teacher", "student"):
-        folder = Path(getattr(settings, name) or os.devnull).expanduser()
+    found = data.digests(settings) | ({"answers": teacher.source} if teacher else {})
+    for name, model_id in {**settings.teachers, "student": settings.student}.items():
+        folder = Path(model_id or os.devnull).expanduser()
         digest = hashlib.sha256()
         for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
             digest.update(path.read_bytes())
@@ -94,7 +93,7 @@ def _one_run(settings: RunSettings, work: Path, teacher: Answers | None) -> dict
     machine = runtime.this_machine(settings.precision)
     log.info("recipe %s, seed %d, precision %s", settings.name, settings.seed, machine.precision)
     # other settings or rows, another folder: what another run left in --checkpoints is neither used nor touched
-    name = storage.fingerprint(storage.computed_by(dataclasses.asdict(settings)), inputs(settings))
+    name = storage.fingerprint(storage.computed_by(dataclasses.asdict(settings)), inputs(settings, teacher))
     folder = (settings.checkpoints or work / "checkpoints") / name
     if machine.is_main and not settings.resume:
         shutil.rmtree(folder, ignore_errors=True)

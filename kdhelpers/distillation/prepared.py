@@ -143,9 +143,7 @@ def _with_ensemble(prepared: Prepared) -> Prepared:
         for seed, name in enumerate(settings.ensemble, settings.seed + 1)
     ]
     teachers = [prepared, *others]
-    column = mean_of_probabilities(
-        [as_array(one.splits["train"].select_columns(data.TEACHER_LOGITS)) for one in teachers]
-    )
+    column = mean_of_probabilities([as_array(one.splits["train"]) for one in teachers])
     held_out = [split for split in ("validation", "test") if split in prepared.splits]
     answers = {split: mean_of_probabilities([one.logits(one.teacher, split) for one in teachers]) for split in held_out}
     log.info("the mean of %d teachers' probabilities is taught", len(teachers))
@@ -167,9 +165,8 @@ def _answered(settings: RunSettings, teacher: Answers) -> Prepared:
     if settings.alpha > 0 and not rows.counts()["labelled"]:
         raise UserError(f"no training row has a label, and alpha is {settings.alpha:g}: label some, or set it to 0")
     machine = runtime.this_machine(settings.precision)
-    ours, config = models.load_tokenizer(student), models.load_config(student)
-    report = models.compare_tokenizers(ours, ours, config, config)
-    ours.model_max_length = min(settings.max_length, report.usable_length)
+    ours = models.load_tokenizer(student)
+    ours.model_max_length = min(settings.max_length, ours.model_max_length)
     splits = data.tokenise(rows.splits, ours, ours.model_max_length)
     prepared = Prepared(settings, machine, rows, splits, ours, splits, ours, None, True)
     check_students(prepared)

@@ -18,8 +18,7 @@ from kdhelpers.distillation.training import Fit
 
 def baselines(prepared: Prepared) -> dict[str, dict]:
     """TF-IDF and logistic regression on the labels, and on the teacher's answers: their entries in metrics.json."""
-    train, splits = prepared.splits["train"], prepared.splits
-    targets = {}
+    train, targets = prepared.splits["train"], {}
     if len(few := labelled(train)):
         targets["baseline"] = few, np.eye(len(prepared.label_names))[few["labels"][:]]
     if data.TEACHER_LOGITS in train.column_names:
@@ -29,13 +28,11 @@ def baselines(prepared: Prepared) -> dict[str, dict]:
         started = time.perf_counter()
         if (model := models.fit_baseline(list(rows["text"][:]), target)) is None:
             continue
-        logits = {split: models.baseline_logits(model, list(splits[split]["text"][:])) for split in splits}
-        known = "validation" in splits and evaluation.score(logits["validation"], prepared.labels("validation"))
+        seconds = time.perf_counter() - started
         found[name] = {
             "parameters": models.baseline_parameters(model),
-            "logits": logits["test"],
-            "validation_accuracy": known["accuracy"] if known else None,
-            "train_seconds": round(time.perf_counter() - started, 1),
+            "logits": models.baseline_logits(model, list(prepared.splits["test"]["text"][:])),
+            "train_seconds": round(seconds, 1),
         }
     return found
 
@@ -83,9 +80,8 @@ def teacher_entry(prepared: Prepared) -> dict[str, Any]:
     if prepared.teacher_fit:
         fits = (prepared.teacher_fit, *prepared.further_teachers)
         entry = size_of(fits[0]) | {"model": fits[0].source}
-        for key in ("parameters", "train_seconds"):
-            entry[key] = sum(size_of(fit)[key] for fit in fits)
         if len(fits) > 1:
+            entry |= {key: sum(size_of(fit)[key] for fit in fits) for key in ("parameters", "train_seconds")}
             entry["models"] = [fit.source for fit in fits]
     if prepared.answers is not None and "validation" in prepared.answers:
         scores = evaluation.score(prepared.answers["validation"], prepared.labels("validation"))
@@ -100,9 +96,11 @@ def verdicts(logits: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any
         "two_controls": ("second_control", "control"),
         "soft_or_hard": ("student", "hard_answers"),
     }
-    known = len(labels) and labels.min() >= 0
+    if not len(labels) or labels.min() < 0:
+        return {}
+    answers, names = {name: values.argmax(-1) for name, values in logits.items()}, evaluation.NAMES
     return {
-        title: dataclasses.asdict(evaluation.compare(logits, labels, *pair).comparison)
-        for title, pair in pairs.items()
-        if known and logits.keys() >= set(pair)
+        title: dataclasses.asdict(evaluation.paired(answers[a], answers[b], labels, names[a], names[b]))
+        for title, (a, b) in pairs.items()
+        if logits.keys() >= {a, b}
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdhelpers import data, models
 from kdhelpers.errors import UserError
-from kdhelpers.settings import OTHER_NAMES, dashed, read_value, settings_from
+from kdhelpers.settings import FILES, OTHER_NAMES, dashed, read_value, settings_from
 
 PROJECT_TAG = ("project", "distilling-bert")
 CHECKPOINTS = "/opt/ml/checkpoints"
@@ -23,7 +23,6 @@ INPUTS = "/opt/ml/input/data"
 PRICES = {"ml.g4dn.xlarge": 0.74, "ml.g6.xlarge": 1.13, "ml.g5.xlarge": 1.41}
 PRICES_OF = "November 2026, us-east-1"
 
-FILES = ("train", "validation", "test", "unlabelled", "teacher_answers")
 MODELS = ("teacher", "student")
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 NOT_FOR_A_JOB = ("output", "checkpoints", "resume", "overwrite", "seeds")
@@ -100,10 +99,10 @@ def channels(plan: JobPlan) -> dict[str, Path | str]:
     The default recipe's rows and its backbone go with the job, so that the container has to download nothing.
     """
     settings = settings_from(plan.hyperparameters)
-    named = {name: getattr(settings, name) for name in (*FILES, *MODELS)} | {"logits": plan.logits}
-    if settings.teacher_answers:  # then there is no teacher, and the student is not cut from one
-        named |= {"teacher": None, "student": settings.student or models.EMBEDDED_BACKBONE}
-    named |= {f"teacher{number}": name for number, name in enumerate(settings.ensemble, 2)}
+    # without a teacher's model the student is cut from the embedded one
+    student = settings.student or (models.EMBEDDED_BACKBONE if settings.teacher_answers else None)
+    named = {name: getattr(settings, name) for name in FILES} | settings.teachers
+    named |= {"student": student, "logits": plan.logits}
     found = {name: _input(name, value) for name, value in named.items() if value is not None}
     if settings.source == "movie-snippets":
         found["snippets"] = data.fetch_movie_snippets()
@@ -134,17 +133,16 @@ def option_name(spelt: str) -> str:
 def container_hyperparameters(plan: JobPlan) -> dict[str, str]:
     """The hyperparameters as the container reads them: inputs by their place in it, and where checkpoints go."""
     text = {option_name(name): str(value) for name, value in plan.hyperparameters.items() if value is not None}
-    inputs, ensemble = channels(plan), settings_from(plan.hyperparameters).ensemble
+    inputs, settings = channels(plan), settings_from(plan.hyperparameters)
     for name, path in inputs.items():
         if name in FILES:
             text[name] = f"{INPUTS}/{name}/{Path(path).name}"
         elif name in MODELS:
             text[name] = f"{INPUTS}/{name}"
-    if ensemble:
-        teachers = {"teacher": settings_from(plan.hyperparameters).teacher}
-        teachers |= {f"teacher{number}": name for number, name in enumerate(ensemble, 2)}
+    if settings.ensemble:
         text.pop("ensemble", None)
-        text["teacher"] = json.dumps([f"{INPUTS}/{key}" if key in inputs else name for key, name in teachers.items()])
+        places = [f"{INPUTS}/{key}" if key in inputs else name for key, name in settings.teachers.items()]
+        text["teacher"] = json.dumps(places)
     return text | {"checkpoints": CHECKPOINTS}
 
 

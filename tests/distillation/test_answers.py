@@ -68,6 +68,7 @@ WRONG = {
     "missing": (lambda t: t.assign(id=[7, 8, 10]), "1 of 3 rows have no answer in .* the first is 'so so'"),
     "another class": (lambda t: t.rename(columns={"bad": "fair"}), "the classes fair, good; the rows' are bad, good"),
     "one class more": (lambda t: t.assign(fair=0.0), "the classes bad, good, fair; the rows' are bad, good"),
+    "no class": (lambda t: t[["id"]], "no column of answers, only id"),
     "nothing to join by": (lambda t: t.drop(columns="id"), "neither a column 'id' nor 'text'"),
 }
 
@@ -156,6 +157,33 @@ def test_training_rows_without_an_answer_stop_the_run_and_test_rows_need_none(fi
             assert said in spoken()
             assert "test_accuracy" not in metrics["teacher"]
             assert metrics["student"]["test_accuracy"] > 0.4
+
+
+def test_one_file_may_hold_rows_and_answers(files, answer_file, tmp_path):  # noqa: F811
+    own = pd.read_csv(files / "train.csv", keep_default_na=False).merge(pd.read_csv(answer_file[0]), on="sentence")
+    path = written(tmp_path / "both.csv", own)
+    given = options(files, None, tmp_path / "run", train=path, teacher_answers=path, **own_student(tmp_path))
+    ready = prepare(settings_from(without_teacher(given)))
+    assert len(ready.splits["train"]) == len(own)
+    assert ready.teacher_logits("test") is None
+
+
+def test_a_file_of_text_holds_no_answers(tmp_path):
+    (tmp_path / "answers.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match="no column of answers, only text"):
+        answers_from_file(str(tmp_path / "answers.txt"))
+
+
+def test_a_run_of_one_function_is_not_resumed_with_another(files, tmp_path, monkeypatch):  # noqa: F811
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    given = without_teacher(options(files, None, tmp_path / "run", accept_teacher=True, **own_student(tmp_path)))
+    monkeypatch.setattr("kdhelpers.distillation.pipeline.train_all", stop)
+    with pytest.raises(KeyboardInterrupt):
+        distill(settings_from(given), answers_from(halves, "one"))
+    with pytest.raises(UserError, match="other settings"):
+        distill(settings_from(given | {"resume": True}), answers_from(halves, "another"))
 
 
 @pytest.mark.parametrize(
