@@ -16,9 +16,6 @@ from transformers import AttentionInterface, PreTrainedModel
 from kdhelpers import models
 from kdhelpers.errors import UserError
 
-# What stands right behind the last layer's attention, by family: from there on a classifier needs [CLS] alone.
-AFTER_ATTENTION = {"bert": "attention.output", "distilbert": "sa_layer_norm"}
-
 
 def _onnx_attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **options: Any
@@ -32,11 +29,6 @@ def _onnx_attention(
 
 
 AttentionInterface.register("onnx", _onnx_attention)
-
-
-def _first_token(module: nn.Module, inputs: tuple) -> tuple:
-    """A forward pre-hook: [batch, length, width] to [batch, 1, width], the place of [CLS]."""
-    return tuple(states[:, :1] for states in inputs)
 
 
 class _LogitsOnly(nn.Module):
@@ -71,7 +63,7 @@ def _in_one_sentence(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ready_for_onnx(model: PreTrainedModel) -> Iterator[bool]:
-    """Give a model ONNX's attention operator for a while, and its last layer [CLS] only where nothing else is read.
+    """Give a model ONNX's attention operator for a while, and its last layer the first token only.
 
     False, and plain matrix products, for families that cannot take the operator: DeBERTa and MPNet compute attention
     themselves, and transformers leaves their config as it was; ModernBERT's layers have a mask each (`layer_types`).
@@ -83,9 +75,7 @@ def _ready_for_onnx(model: PreTrainedModel) -> Iterator[bool]:
         if not hasattr(config, "layer_types"):
             model.set_attn_implementation("onnx")
         operator = config._attn_implementation == "onnx"
-        if operator and config.model_type in AFTER_ATTENTION:
-            module = models.encoder_layers(model)[-1].get_submodule(AFTER_ATTENTION[config.model_type])
-            stack.callback(module.register_forward_pre_hook(_first_token).remove)
+        stack.enter_context(models.first_token_only(model))
         yield operator
 
 

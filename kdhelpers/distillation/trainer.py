@@ -156,4 +156,7 @@ def _columns(kind: Any) -> frozenset[str]:
 def _run(model: Any, unwrapped: Any, inputs: dict, inside: bool) -> tuple[Any, Inside]:
     """A model's output on those columns of a batch that it takes, and what it computes inside, if asked."""
     own = {name: value for name, value in inputs.items() if name in _columns(type(unwrapped))}
-    return look_inside(model, own) if inside else (model(**own), [])
+    if inside:
+        return look_inside(model, own)
+    with models.first_token_only(unwrapped):
+        return model(**own), []

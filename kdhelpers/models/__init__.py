@@ -1,6 +1,7 @@
 """Teachers and students: loading them, their labels, layers and tokenizers, and what they answer."""
 
 from kdhelpers.models.baseline import baseline_logits, baseline_parameters, fit_baseline
+from kdhelpers.models.first_token import first_token_only
 from kdhelpers.models.inference import predict_logits
 from kdhelpers.models.labels import align_labels, label_names_of, set_labels
 from kdhelpers.models.layers import (
@@ -39,8 +40,8 @@ from kdhelpers.models.tokenizers import (
 __all__ = [
     "EMBEDDED_BACKBONE", "LoadedModel", "MPNET_BASE", "TokenizerReport", "align_labels", "baseline_logits",
     "baseline_parameters", "cased", "compare_tokenizers", "count_parameters", "cut_layers", "encoder_layers",
-    "evenly_spaced_layers", "fit_baseline", "freeze_word_embeddings", "hub_revision", "label_names_of",
-    "load_classifier", "load_config", "load_tokenizer", "locate", "mpnet_is_cached", "num_layers", "predict_logits",
-    "rebuilt_tokenizer", "require_same_tokenizer", "require_single_label", "reset_head", "set_dropout", "set_labels",
-    "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
+    "evenly_spaced_layers", "first_token_only", "fit_baseline", "freeze_word_embeddings", "hub_revision",
+    "label_names_of", "load_classifier", "load_config", "load_tokenizer", "locate", "mpnet_is_cached", "num_layers",
+    "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer", "require_single_label", "reset_head",
+    "set_dropout", "set_labels", "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
 ]  # fmt: skip

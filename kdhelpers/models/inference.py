@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from kdhelpers import runtime
 from kdhelpers.errors import UserError
+from kdhelpers.models.first_token import first_token_only
 
 
 def predict_logits(
@@ -37,7 +38,8 @@ def predict_logits(
     parts = []
     model.eval()
     watched = runtime.progress_bar(len(table), progress) if progress else nullcontext()
-    with torch.inference_mode(), machine.autocast() if machine else nullcontext(), watched as bar:
+    autocast = machine.autocast() if machine else nullcontext()
+    with torch.inference_mode(), first_token_only(model), autocast, watched as bar:
         for start in range(0, len(table), batch_size):
             batch = tokenizer.pad(table[start : start + batch_size], return_tensors="pt").to(device)
             parts.append(model(**batch).logits.float().cpu().numpy())

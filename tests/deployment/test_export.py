@@ -17,6 +17,7 @@ from kdhelpers import models
 from kdhelpers.deployment import FORMATS, export, exported_logits, graph, load_runner, predict, trim_vocabulary
 from kdhelpers.deployment import export as export_function
 from kdhelpers.errors import UserError
+from kdhelpers.models import first_token
 from tests.tiny import save_model, teachable_rows, tiny_bert, tiny_model, tiny_tokenizer, trained_tiny_teacher
 
 NAMES = ["negative", "positive"]
@@ -114,15 +115,15 @@ def test_the_folder_speaks_for_itself_without_torch(exported):
     assert len([line for line in lines if line and not line.startswith('"""')]) < 35, "short enough to be read"
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "mpnet"])
 def test_the_last_layer_is_computed_for_the_first_token_only(family, tmp_path, monkeypatch):
     """The same logits as from the whole layer, and the model that came in stays as it was."""
     torch.manual_seed(0)
     model = tiny_model(family, layers=1)
     attention, slices, logits = model.config._attn_implementation, {}, {}
     batch = {"input_ids": np.array([[2, 7, 9, 3], [2, 8, 3, 0]]), "attention_mask": np.array([[1] * 4, [1, 1, 1, 0]])}
-    for name, table in (("short", graph.AFTER_ATTENTION), ("whole", {})):
-        monkeypatch.setattr(graph, "AFTER_ATTENTION", table)
+    for name, table in (("short", first_token.FIRST_TOKEN), ("whole", {})):
+        monkeypatch.setattr(first_token, "FIRST_TOKEN", table)
         path = tmp_path / f"{name}.onnx"
         graph.to_onnx(model, path)
         slices[name] = sum(node.op_type == "Slice" for node in onnx.load(path).graph.node)
