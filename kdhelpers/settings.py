@@ -36,6 +36,10 @@ def _positive(value: float) -> str | None:
     return None if 0 < value < math.inf else "must be greater than 0 and finite"
 
 
+def _not_negative(value: float) -> str | None:
+    return None if 0 <= value < math.inf else "must be 0 or more"
+
+
 def _share(value: float) -> str | None:
     return None if 0 <= value <= 1 else "must lie between 0 and 1"
 
@@ -87,9 +91,13 @@ class RunSettings:
         None, "Instead of a teacher, its answers: .csv, .jsonl or .parquet, a column a class, joined by id or text."
     )
     student: str | None = _option(
-        None, "Hub id or folder of the student (default: cut from the teacher).", also=("student_id",)
+        None,
+        "Hub id or folder of the student (default: cut from the teacher); static is --student-layers 0.",
+        also=("student_id",),
     )
-    student_layers: int | None = _option(None, "Keep so many layers of the teacher, or of --student.", _positive)
+    student_layers: int | None = _option(
+        None, "Keep so many layers of the teacher, or of --student; 0: the mean of its token vectors.", _not_negative
+    )
     accept_teacher: bool = _option(False, "Distil even a teacher that is not shown to be better than guessing.")
     live_teacher: bool = _option(False, "Run the teacher on every batch, as in the article, without a cache.")
     # a bare teacher's fine-tuning
@@ -369,6 +377,11 @@ def settings_from(options: Mapping[str, object]) -> RunSettings:
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("gradient_accumulation_steps", 1) < 1:
         raise UserError("--gradient-accumulation-steps must be 1 or more")
+    if given.get("student") == "static":
+        if given.pop("student_layers", 0):
+            raise UserError("--student static has no layers: leave --student-layers out")
+        del given["student"]
+        given["student_layers"] = 0
     trainer = {name: value for name, value in given.items() if name not in _KINDS}
     own = {name: value for name, value in given.items() if name in _KINDS}
     settings = RunSettings(**_defaults_for(own) | own, trainer_options=trainer)
@@ -410,4 +423,6 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
         values.pop("student", None)
     if "student" in given:
         values.pop("student_layers", None)
+    if given.get("student_layers") == 0:  # all there is to learn is in the table of vectors
+        values |= {"learning_rate": 1e-3, "train_embeddings": True}
     return values | {"recipe": name}

@@ -61,7 +61,7 @@ def test_values_are_read_by_the_type_of_their_option(given, name, value):
         ({"temperature": "inf"}, "temperature"),
         ({"dropout": 2}, "dropout"),
         ({"rows": 0}, "rows must be greater than 0"),
-        ({"student_layers": 0}, "student layers must be greater than 0"),
+        ({"student_layers": -1}, "student layers must be 0 or more"),
         ({"seeds": 0}, "seeds"),
         ({"precision": "fp8"}, "precision must be one of"),
         ({"hidden_states": "all"}, "hidden states must be one of"),

@@ -72,7 +72,7 @@ def _ready_for_onnx(model: PreTrainedModel) -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
         stack.callback(model.set_attn_implementation, config._attn_implementation)
         model.set_attn_implementation("eager")
-        if not hasattr(config, "layer_types"):
+        if models.num_layers(model) and not hasattr(config, "layer_types"):
             model.set_attn_implementation("onnx")
         operator = config._attn_implementation == "onnx"
         stack.enter_context(models.first_token_only(model))

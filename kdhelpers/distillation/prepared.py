@@ -305,8 +305,10 @@ def build_student(prepared: Prepared) -> PreTrainedModel:
         loaded = models.load_classifier(settings.student, prepared.label_names, "student")
         models.align_labels(loaded, prepared.label_names, "student")
         parent = loaded.model
-    layers = settings.student_layers or (None if settings.student else models.num_layers(parent))
-    return ready_to_train(models.cut_layers(parent, layers) if layers else parent, settings)
+    layers = settings.student_layers
+    if layers is None and settings.student is None:
+        layers = models.num_layers(parent)
+    return ready_to_train(parent if layers is None else models.cut_layers(parent, layers), settings)
 
 
 def build_control(prepared: Prepared) -> PreTrainedModel:
@@ -319,7 +321,8 @@ def build_control(prepared: Prepared) -> PreTrainedModel:
         return build_student(prepared)
     set_seed(settings.seed)
     backbone = models.load_classifier(settings.teacher, prepared.label_names).model
-    control = models.cut_layers(backbone, settings.student_layers or models.num_layers(backbone))
+    layers = models.num_layers(backbone) if settings.student_layers is None else settings.student_layers
+    control = models.cut_layers(backbone, layers)
     if prepared.teacher_came_trained:
         models.reset_head(control)
     return ready_to_train(control, settings)

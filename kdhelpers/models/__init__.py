@@ -27,6 +27,7 @@ from kdhelpers.models.loading import (
     weights_fingerprint,
 )
 from kdhelpers.models.mpnet import MPNET_BASE, mpnet_is_cached
+from kdhelpers.models.static import StaticForSequenceClassification, static_student
 from kdhelpers.models.tokenizers import (
     TokenizerReport,
     cased,
@@ -38,10 +39,11 @@ from kdhelpers.models.tokenizers import (
 )
 
 __all__ = [
-    "EMBEDDED_BACKBONE", "LoadedModel", "MPNET_BASE", "TokenizerReport", "align_labels", "baseline_logits",
-    "baseline_parameters", "cased", "compare_tokenizers", "count_parameters", "cut_layers", "encoder_layers",
-    "evenly_spaced_layers", "first_token_only", "fit_baseline", "freeze_word_embeddings", "hub_revision",
-    "label_names_of", "load_classifier", "load_config", "load_tokenizer", "locate", "mpnet_is_cached", "num_layers",
-    "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer", "require_single_label", "reset_head",
-    "set_dropout", "set_labels", "student_from_layers", "swap_tokens", "usable_length", "weights_fingerprint",
+    "EMBEDDED_BACKBONE", "LoadedModel", "MPNET_BASE", "StaticForSequenceClassification", "TokenizerReport",
+    "align_labels", "baseline_logits", "baseline_parameters", "cased", "compare_tokenizers", "count_parameters",
+    "cut_layers", "encoder_layers", "evenly_spaced_layers", "first_token_only", "fit_baseline",
+    "freeze_word_embeddings", "hub_revision", "label_names_of", "load_classifier", "load_config", "load_tokenizer",
+    "locate", "mpnet_is_cached", "num_layers", "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer",
+    "require_single_label", "reset_head", "set_dropout", "set_labels", "static_student", "student_from_layers",
+    "swap_tokens", "usable_length", "weights_fingerprint",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kdhelpers.errors import UserError
+from kdhelpers.models.static import static_student
 
 PER_LAYER = ("layer_types", "attention_window")  # lists in a config with one entry a layer (ModernBERT, Longformer)
 
@@ -63,7 +64,12 @@ def student_from_layers(parent: PreTrainedModel, layers: tuple[int, ...]) -> Pre
 
 
 def cut_layers(parent: PreTrainedModel, keep: int) -> PreTrainedModel:
-    """`student_from_layers` with `keep` evenly spaced layers of the parent. Raises UserError for too many."""
+    """`student_from_layers` with `keep` evenly spaced layers of the parent, or a `static_student` for 0.
+
+    Raises UserError for too many.
+    """
+    if keep == 0:
+        return static_student(parent)
     return student_from_layers(parent, evenly_spaced_layers(num_layers(parent), keep))
 
 

@@ -151,3 +151,14 @@ def test_a_full_disk_is_one_sentence_and_the_earlier_run_stays(files, teacher, s
     line = command(files, teacher, earlier, student_layers=2, overwrite=True)
     refused(capsys, line, "disk is full", "--resume")
     assert json.loads((earlier / "metrics.json").read_text()) == {"earlier": True}
+
+
+def test_a_student_without_layers_is_trained_judged_and_exported(files, teacher, tmp_path, capsys):  # noqa: F811
+    run = tmp_path / "run"
+    assert main(command(files, teacher, run, student="static", epochs=8, learning_rate=0.02)) == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["student"]["layers"], metrics["control"]["layers"]) == (0, 0)
+    assert metrics["student"]["test_accuracy"] > 0.9, "words of praise and blame are all there is to learn"
+    assert metrics["student"]["parameters"] == metrics["control"]["parameters"] < metrics["teacher"]["parameters"]
+    assert main(["export", str(run), "--format", "onnx-int8"]) == 0
+    assert "predictions changed" in capsys.readouterr().out
