@@ -27,6 +27,8 @@ PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 CONTROLS = ("none", "one", "all")
 ROW_FILES = ("train", "validation", "test", "unlabelled")  # the options that name a file of rows
 FILES = (*ROW_FILES, "teacher_answers")  # the options that name a file
+# what a student without layers is trained with: all there is to learn is in its token vectors
+STATIC: dict[str, typing.Any] = {"learning_rate": 1e-3, "train_embeddings": True}
 
 
 # --- checks: each returns what a value must be, where it is not -------------------------------------------------
@@ -423,6 +425,6 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
         values.pop("student", None)
     if "student" in given:
         values.pop("student_layers", None)
-    if given.get("student_layers") == 0:  # all there is to learn is in the table of vectors
-        values |= {"learning_rate": 1e-3, "train_embeddings": True}
+    if given.get("student_layers") == 0:
+        values |= STATIC
     return values | {"recipe": name}

@@ -14,7 +14,8 @@ def main(argv: list[str]) -> None:
 
     groups = experiments.GROUPS
     parser = Parser(prog="python -m kdhelpers ablation", description=__doc__)
-    parser.add_argument("--groups", nargs="+", default=list(groups), help=f"which variants: {', '.join(groups)}")
+    which = f"which variants: {', '.join(groups)}; the last, with a large teacher, has to be asked for"
+    parser.add_argument("--groups", nargs="+", default=experiments.MAIN_GROUPS, help=which)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 42 on (default 3)")
     parser.add_argument("--output", default="runs/ablation.csv", help="the file that holds a row a run")
     parser.add_argument("--figure", help="also draw the ablation into this PNG file")
@@ -23,11 +24,14 @@ def main(argv: list[str]) -> None:
     if unknown or options.seeds < 1:
         raise UserError(f"--groups are {', '.join(groups)} and --seeds at least 1, not {unknown or options.seeds}")
     runs = experiments.run_ablation(options.groups, options.seeds, Path(options.output))
-    table = experiments.summary(runs)
+    table = experiments.summary(runs[runs["group"] != "small"].query("variant != 'MPNet teacher'"))
     percent = 100 * table[["mean", "std", "int8"]]
     percent["of teacher"] = 100 * table["mean"] / table["mean"].get("teacher", np.nan)
     print("\nTest accuracy in %, over seeds; int8: of the exported student.")
     print(percent.round(1).join(table[["layers", "count"]]).rename_axis(None).to_string(na_rep=""))
+    if (runs["group"] == "small").any():
+        print("\nHow small, and taught by whom (mean test accuracy in %, every student from MiniLM's backbone).")
+        print((100 * experiments.sizes(runs)).round(1).to_string(na_rep=""))
     if options.figure:
         from kdhelpers.workshop import figures
 

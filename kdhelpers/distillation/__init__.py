@@ -7,6 +7,7 @@ from kdhelpers.distillation.prepared import Prepared, build_control, build_stude
 from kdhelpers.distillation.shards import label
 from kdhelpers.distillation.teacher_logits import (
     add_teacher_logits,
+    as_array,
     as_column,
     hard_answers,
     logits_fingerprint,
@@ -28,8 +29,8 @@ from kdhelpers.distillation.training import (
 
 __all__ = [
     "Answers", "DistillationTrainer", "DistillationTrainingArguments", "Fit", "Prepared", "Training",
-    "add_teacher_logits", "answers_from", "answers_from_file", "as_column", "ask", "build_control", "build_student",
-    "distill", "distillation_loss", "fit", "hard_answers", "hard_label_loss", "label", "labelled", "length_grouping",
-    "load_fit", "logits_fingerprint", "mean_of_probabilities", "prepare", "ready_to_train", "save_fit",
-    "soft_target_loss", "soft_targets", "steps_for", "table_hash", "train_student", "trainer_for",
+    "add_teacher_logits", "answers_from", "answers_from_file", "as_array", "as_column", "ask", "build_control",
+    "build_student", "distill", "distillation_loss", "fit", "hard_answers", "hard_label_loss", "label", "labelled",
+    "length_grouping", "load_fit", "logits_fingerprint", "mean_of_probabilities", "prepare", "ready_to_train",
+    "save_fit", "soft_target_loss", "soft_targets", "steps_for", "table_hash", "train_student", "trainer_for",
 ]  # fmt: skip

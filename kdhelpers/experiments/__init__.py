@@ -2,11 +2,13 @@
 
 from kdhelpers.experiments.ablation import (
     GROUPS,
+    MAIN_GROUPS,
     OF_THE_NOTEBOOKS,
     Variant,
     paired_over_seeds,
     recorded,
     run_ablation,
+    sizes,
     student,
     summary,
     variant,
@@ -14,6 +16,6 @@ from kdhelpers.experiments.ablation import (
 from kdhelpers.experiments.search import search, search_table
 
 __all__ = [
-    "GROUPS", "OF_THE_NOTEBOOKS", "Variant", "paired_over_seeds", "recorded", "run_ablation", "search",
-    "search_table", "student", "summary", "variant",
+    "GROUPS", "MAIN_GROUPS", "OF_THE_NOTEBOOKS", "Variant", "paired_over_seeds", "recorded", "run_ablation",
+    "search", "search_table", "sizes", "student", "summary", "variant",
 ]  # fmt: skip

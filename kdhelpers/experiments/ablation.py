@@ -7,19 +7,22 @@ import dataclasses
 import logging
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
+from scipy.special import softmax
 from transformers import PreTrainedModel
 
 from kdhelpers import __version__, data, deployment, distillation, evaluation, models, storage
 from kdhelpers.distillation import Prepared
 from kdhelpers.errors import UserError
-from kdhelpers.settings import recipe
+from kdhelpers.settings import STATIC, recipe
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +37,14 @@ class Variant:
     soft: bool = True  # the teacher's logits
     hard: bool = False  # the teacher's likeliest class as every text's label, in place of its logits
     texts: int | None = None  # unlabelled texts beside the labelled rows; None: all
-    layers: int = 3
+    layers: int | None = 3  # 0: a static student; None: TF-IDF and logistic regression
     hidden_states: str = "none"
     epochs: float = 3  # passes over the largest set of rows: every variant takes as many steps as that makes
+    recipe: str = "movie-snippets"  # whose teacher
 
+
+SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}
+TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}
 
 GROUPS = {
     "helps": (
@@ -53,7 +60,15 @@ GROUPS = {
     "sizes": (Variant("1 layer", layers=1), Variant("2 layers", layers=2), Variant("4 layers", layers=4)),
     "hidden": tuple(Variant(f"+ {kind}", hidden_states=kind.lower()) for kind in ("PKD", "TinyBERT", "MiniLM")),
     "long": tuple(Variant(f"{n} layer{'s' * (n > 1)}, 8 epochs", layers=n, epochs=8) for n in (3, 2, 1)),
+    # every student from MiniLM's backbone, whoever teaches it
+    "small": tuple(
+        Variant(f"{size}, {who}", start="backbone", soft=who != "labels", layers=layers, recipe=name)
+        for who, name in TAUGHT_BY.items()
+        for size, layers in SIZES.items()
+    ),
 }
+MAIN_GROUPS = [name for name in GROUPS if name != "small"]  # which needs the large teacher, half an hour a seed
+TEACHERS = {"movie-snippets": "teacher", "movie-snippets-base": "MPNet teacher"}  # their rows' names
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
            "int8_accuracy", "seconds", "right"]  # fmt: skip
@@ -94,10 +109,9 @@ def begin(variant: Variant, kit: Prepared) -> tuple[Prepared, PreTrainedModel, d
     alpha = kit.settings.alpha if variant.soft else 1.0
     if variant.soft and variant.labels == "all":
         alpha = 0.5  # with every label known both voices are heard
-    settings = dataclasses.replace(
-        kit.settings, alpha=alpha, student_layers=variant.layers, epochs=variant.epochs,
-        hidden_states=variant.hidden_states,
-    )  # fmt: skip
+    own: dict[str, Any] = {"alpha": alpha, "student_layers": variant.layers, "epochs": variant.epochs}
+    own |= {"hidden_states": variant.hidden_states} | (STATIC if variant.layers == 0 else {})
+    settings = dataclasses.replace(kit.settings, **own)
     run = dataclasses.replace(kit, settings=settings)
     model = distillation.build_control(run) if variant.start == "backbone" else distillation.build_student(run)
     steps = distillation.steps_for(run.settings, run.machine, len(run.splits["train"]))
@@ -141,41 +155,61 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
     log.info("%d of %d students are to be trained", len(missing), len(wanted))
     kit = None
     for done, (seed, one) in enumerate(missing):
-        if kit is None or kit.settings.seed != seed:
-            kit = distillation.prepare(recipe(seed=seed))
-            if ("teacher", seed) not in kept:
-                runs = add_row(runs, row_for("teacher", "teacher", kit, kit.teacher), path)
+        if kit is None or (kit.settings.seed, kit.settings.recipe) != (seed, one.recipe):
+            kit, teacher = distillation.prepare(recipe(one.recipe, seed=seed)), TEACHERS[one.recipe]
+            if (teacher, seed) not in kept:
+                runs = add_row(runs, row_for(teacher, "teacher", kit, kit.teacher), path)
+                kept.add((teacher, seed))
         started = time.perf_counter()
         row = run_variant(one, kit)
         runs = add_row(runs, row, path)
         log.info("seed %d, %s: test accuracy %.1f %%", seed, one.name, 100 * row["test_accuracy"])
         if done == 0 and len(missing) > 1:
             seconds = time.perf_counter() - started
-            rest = seconds * sum(other.epochs * other.layers for _, other in missing[1:]) / (one.epochs * one.layers)
+            rest = seconds * sum(work(other) for _, other in missing[1:]) / work(one)
             log.info("that took %.0f s: about %.0f minutes for the other %d", seconds, rest / 60, len(missing) - 1)
     return runs
 
 
+def work(variant: Variant) -> float:
+    """What a variant's training takes, in passes through a layer: to guess at its time."""
+    return variant.epochs * (variant.layers or 0.5)
+
+
 def run_variant(variant: Variant, kit: Prepared) -> dict:
     """Train one student as the variant says; returns its row for the CSV file."""
+    if variant.layers is None:
+        return baseline_row(variant, kit)
     run, model, how = begin(variant, kit)
     fit = distillation.train_student(run, model, **how)
     group = next((name for name, group in GROUPS.items() if variant in group), "")
     took = {"steps": how["steps"], "seconds": round(fit.seconds, 1)}
-    if group == "long":  # what one would deploy
+    if group in ("long", "small"):  # what one would deploy
         took["int8_accuracy"] = int8_accuracy(fit.model, kit)
     return row_for(variant.name, group, kit, fit.model) | took
 
 
 def row_for(name: str, group: str, kit: Prepared, model: PreTrainedModel) -> dict:
     """A model's row: `right` are the test rows that it gets right, as hexadecimal bits."""
-    right = {split: kit.logits(model, split).argmax(-1) == kit.labels(split) for split in ("validation", "test")}
-    return {
-        "variant": name,
-        "group": group,
+    size = {"layers": models.num_layers(model), "parameters": models.count_parameters(model)}
+    return scored({"variant": name, "group": group} | size, kit, lambda split: kit.logits(model, split))
+
+
+def baseline_row(variant: Variant, kit: Prepared) -> dict:
+    """The row of TF-IDF and logistic regression, on the variant's rows and labels or on the teacher's answers."""
+    rows = rows_for(variant, kit)
+    answers = distillation.as_array(rows) if variant.soft else None
+    targets = np.eye(len(kit.label_names))[rows["labels"][:]] if answers is None else softmax(answers, axis=-1)
+    model = models.fit_baseline(list(rows["text"][:]), targets)
+    row = {"variant": variant.name, "group": "small", "parameters": models.baseline_parameters(model)}
+    return scored(row, kit, lambda split: models.baseline_logits(model, list(kit.splits[split]["text"][:])))
+
+
+def scored(row: dict, kit: Prepared, logits: Callable[[str], np.ndarray]) -> dict:
+    """A row with what a model's logits on validation and test are worth."""
+    right = {split: logits(split).argmax(-1) == kit.labels(split) for split in ("validation", "test")}
+    return row | {
         "seed": kit.settings.seed,
-        "layers": models.num_layers(model),
-        "parameters": models.count_parameters(model),
         "validation_accuracy": float(right["validation"].mean()),
         "test_accuracy": float(right["test"].mean()),
         "right": np.packbits(right["test"]).tobytes().hex(),
@@ -237,3 +271,10 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     groups = runs.groupby("variant", sort=False)
     means = groups[["validation_accuracy", "int8_accuracy"]].mean().set_axis(["validation", "int8"], axis=1)
     return groups["test_accuracy"].agg(["mean", "std", "count"]).join(means).join(groups["layers"].first())
+
+
+def sizes(runs: pd.DataFrame) -> pd.DataFrame:
+    """How small, and by whom taught: test accuracy over seeds, in fractions; a row a size, `TAUGHT_BY` across."""
+    means = summary(runs)["mean"]
+    table = {who: {size: means.get(f"{size}, {who}") for size in SIZES} for who in TAUGHT_BY}
+    return pd.DataFrame(table, index=list(SIZES), dtype=float)

@@ -36,7 +36,7 @@ class StaticForSequenceClassification(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Another table, as a trimmed vocabulary needs it."""
-        self.embeddings = value
+        self.embeddings = value  # type: ignore[assignment]
 
     def forward(
         self,
@@ -62,7 +62,7 @@ def static_student(parent: PreTrainedModel) -> StaticForSequenceClassification:
     """A static student with the token vectors of any classifier, its labels, and a new head; after `set_seed`."""
     table = parent.get_input_embeddings().get_parameter("weight").detach()
     names = ("id2label", "label2id", "pad_token_id")
-    kept = {name: getattr(parent.config, name, None) for name in names}
+    kept: dict[str, Any] = {name: getattr(parent.config, name, None) for name in names}
     student = StaticForSequenceClassification(StaticConfig(*table.shape, **kept))
     with torch.no_grad():
         student.embeddings.weight.copy_(table)

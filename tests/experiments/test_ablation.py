@@ -53,6 +53,25 @@ def test_every_variant_takes_the_same_steps_and_sees_the_rows_it_says(kit, train
     assert seen["+ logits on all texts"]["teacher"] is None
 
 
+def test_a_size_is_trained_from_the_backbone_whoever_teaches_it(kit, trainings):
+    for variant in experiments.GROUPS["small"]:
+        fewer = replace(variant, layers=variant.layers and 1)
+        row = ablation.run_variant(replace(fewer, name="tiny"), kit)
+        assert ("steps" in row) == (variant.layers is not None), "a baseline takes none"
+    settings = [one["settings"] for one in trainings]
+    assert [one.learning_rate for one in settings[:2]] == [1e-3, kit.settings.learning_rate], "static, 2 layers"
+    assert [one.train_embeddings for one in settings[:2]] == [True, False]
+    assert [len(one["rows"]) for one in trainings] == 4 * [40] + 8 * [64], "labels only, then every text"
+    assert {one["model"].config.num_hidden_layers for one in trainings} == {0, 1}
+
+
+def test_a_baseline_learns_from_labels_or_from_answers(kit):
+    labels, answers = (experiments.variant(f"TF-IDF, {who}") for who in ("labels", "MiniLM"))
+    rows = [ablation.run_variant(one, kit) for one in (labels, answers)]
+    assert rows[0]["parameters"] < rows[1]["parameters"], "fewer rows have fewer words"
+    assert all(0.5 < row["test_accuracy"] <= 1 for row in rows)
+
+
 def test_withheld_labels_that_come_back_reach_the_model(kit, trainings):
     ablation.run_variant(replace(experiments.variant("all 8,070 labels, no teacher"), layers=1), kit)
     rows = trainings[0]["rows"]
