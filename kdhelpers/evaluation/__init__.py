@@ -1,6 +1,7 @@
 """One scoring: metrics with their uncertainty, paired comparisons, the card, the table, and behaviour."""
 
 from kdhelpers.evaluation.behaviour import failure_rates
+from kdhelpers.evaluation.cascade import cascade, confidence, confidence_threshold, suspects
 from kdhelpers.evaluation.comparison import (
     NAMES,
     Card,
@@ -34,8 +35,9 @@ from kdhelpers.evaluation.report import (
 )
 
 __all__ = [
-    "NAMES", "Card", "Comparison", "SeedsComparison", "agreement", "bootstrap_interval", "check_teacher", "compare",
-    "compute_metrics", "draw_result", "expected_calibration_error", "failure_rates", "gained_and_lost", "mcnemar_p",
-    "mean_kl", "minimum_detectable_effect", "over_seeds", "paired", "paired_over_seeds", "result_lines", "score",
-    "score_table", "seeds_lines", "wilson_interval", "write_model_card", "write_predictions",
+    "Card", "Comparison", "NAMES", "SeedsComparison", "agreement", "bootstrap_interval", "cascade", "check_teacher",
+    "compare", "compute_metrics", "confidence", "confidence_threshold", "draw_result", "expected_calibration_error",
+    "failure_rates", "gained_and_lost", "mcnemar_p", "mean_kl", "minimum_detectable_effect", "over_seeds", "paired",
+    "paired_over_seeds", "result_lines", "score", "score_table", "seeds_lines", "suspects", "wilson_interval",
+    "write_model_card", "write_predictions",
 ]  # fmt: skip
