@@ -1,4 +1,4 @@
-"""`python -m kdhelpers export`: write a student as one ONNX file, in fp32 or int8, and check that it answers alike."""
+"""`python -m kdhelpers export`: write a student as one file, for ONNX or numpy, and check that it answers alike."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def parser() -> Parser:
     options = Parser(prog="python -m kdhelpers export", description=__doc__)
     add = options.add_argument
     add("student", metavar="RUN", help="folder of a run or of a trained student, or a hub id")
-    add("--format", default="onnx", help="onnx (fp32, default) or onnx-int8")
+    add("--format", default="onnx", help="onnx (fp32, default), onnx-int8, or numpy (of a static student)")
     add("--output", help="folder to write (default: beside the student, named after the format)")
     add("--rows", help="texts to compare on: .csv, .tsv, .jsonl, .parquet, .txt (default: the run's test rows)")
     add("--text-column", default="text", help="name of their text column (default: text)")
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
         vocabulary = texts_of(options.vocabulary_of, options.text_column)
     facts = deployment.export(str(student), output, options.format, texts, vocabulary, options.accept_changes)
     changed, compared = facts["changed_predictions"], facts["compared_texts"]
-    print(f"{output}/model.onnx: {facts['bytes'] / 1e6:.1f} MB, a vocabulary of {facts['vocabulary']:,} tokens,")
+    print(f"{output}: {facts['bytes'] / 1e6:.1f} MB, a vocabulary of {facts['vocabulary']:,} tokens,")
     print(f"  labels {', '.join(facts['labels'])}, texts of up to {facts['max_length']} tokens")
     print(
         f"against PyTorch on {compared:,} texts: largest difference in logits {facts['largest_logit_difference']:.2g},"

@@ -6,17 +6,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from safetensors.torch import save_model
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdhelpers import models
-from kdhelpers.deployment import predict
+from kdhelpers.deployment import predict, predict_static
 from kdhelpers.deployment.graph import quantize, to_onnx
 from kdhelpers.deployment.runners import load_runner, load_trained, models_of, torch_runner
 from kdhelpers.errors import UserError
 from kdhelpers.storage import write_folder
 
-FORMATS = ("onnx", "onnx-int8")
+FORMATS = ("onnx", "onnx-int8", "numpy")
 TOLERANCE = 1e-4  # how far an fp32 export's logits may stray from PyTorch's
 ACCEPTED_CHANGES = 0.05  # the share of predictions that an export may change
 # Written for the check after an export: short and long, with rare words and rare signs.
@@ -35,9 +36,10 @@ def export(
     vocabulary_of: list[str] | None = None,
     accept_changes: float = ACCEPTED_CHANGES,
 ) -> dict:
-    """Write model.onnx, tokenizer.json, export.json and predict.py to `output`, all or nothing; an earlier export goes.
+    """Write model, tokenizer.json, export.json and predict.py to `output`, all or nothing; an earlier export goes.
 
-    `student` is the folder of a run or of a classifier, or a hub id; `kind` one of `FORMATS`. Batch size and length
+    `student` is the folder of a run or of a classifier, or a hub id; `kind` one of `FORMATS`, of which "numpy" is for
+    a static student and needs no ONNX. Batch size and length
     stay free, up to the student's max_length. `vocabulary_of`: see `trim_vocabulary`. Returns what export.json holds:
     labels, max_length in tokens, bytes, changed_predictions on `texts` (default: some sentences of ours), ...
 
@@ -51,6 +53,8 @@ def export(
     model, tokenizer = load_trained(student_folder(student))
     texts, facts = texts or PROBE, {}
     answers = torch_runner(model, tokenizer).logits(texts).argmax(-1)
+    if kind == "numpy" and not isinstance(model, models.StaticForSequenceClassification):
+        raise UserError(f"a {type(model).__name__} needs --format onnx or onnx-int8: numpy is for --student static")
     if vocabulary_of is not None:
         model, tokenizer = trim_vocabulary(model, tokenizer, vocabulary_of)
 
@@ -85,16 +89,20 @@ def _write(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, kind: str, texts: list[str]
 ) -> dict:
     """Export into an existing folder; in fp32 first, which has to answer as PyTorch does. Returns its facts."""
-    target, runner = folder / "model.onnx", torch_runner(model, tokenizer)
+    alone, runner = kind == "numpy", torch_runner(model, tokenizer)
+    target = folder / ("model.safetensors" if alone else "model.onnx")
     facts = {
         "format": kind, "parameters": runner.parameters, "vocabulary": model.config.vocab_size, "labels": runner.labels,
         "max_length": tokenizer.model_max_length, "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
     }  # fmt: skip
     (folder / "export.json").write_text(json.dumps(facts), encoding="utf-8")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    shutil.copy(predict.__file__, folder / "predict.py")
-    to_onnx(model, target)
-    for probe in (PROBE, ["one more time " * 200], *([texts] if kind == "onnx" else [])):
+    shutil.copy(str((predict_static if alone else predict).__file__), folder / "predict.py")
+    if alone:
+        save_model(model, str(target))
+    else:
+        to_onnx(model, target)
+    for probe in (PROBE, ["one more time " * 200], *([] if kind == "onnx-int8" else [texts])):
         difference = float(np.abs(runner.logits(probe) - exported_logits(folder, probe)).max())
         if not difference <= TOLERANCE:
             raise UserError(

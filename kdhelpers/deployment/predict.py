@@ -40,9 +40,14 @@ def encode(sentences: list[str], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     }
 
 
+def run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Logits, float32 [sentences, classes]."""
+    return session.run(None, inputs)[0]
+
+
 def logits(sentences: list[str], session: onnxruntime.InferenceSession, tokenizer: Tokenizer) -> np.ndarray:
     """The student's logits, float32 [sentences, classes]."""
-    return session.run(None, encode(sentences, tokenizer))[0]
+    return run(session, encode(sentences, tokenizer))
 
 
 if __name__ == "__main__":

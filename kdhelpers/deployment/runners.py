@@ -5,18 +5,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdhelpers import data, models
-from kdhelpers.deployment import predict
+from kdhelpers.deployment import predict, predict_static
 from kdhelpers.errors import UserError
 
 BATCH = 32  # rows a step where throughput is measured
-KINDS = {"onnx": "ONNX fp32", "onnx-int8": "ONNX int8"}
+KINDS = {"onnx": "ONNX fp32", "onnx-int8": "ONNX int8", "numpy": "numpy fp32"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Runner:
     """A model ready to answer: `encode` turns sentences into inputs, `run` turns inputs into logits [rows, classes]."""
 
     name: str
-    kind: str  # "PyTorch fp32", "ONNX fp32" or "ONNX int8"
+    kind: str  # "PyTorch fp32", or one of `KINDS`
     bytes: int  # of the weights' file
     parameters: int
     labels: list[str]
@@ -65,11 +65,14 @@ def load_runner(folder: str, threads: int = 0, name: str = "model") -> Runner:
         model, tokenizer = load_trained(folder)
         return torch_runner(model, tokenizer, name, path / "model.safetensors")
     try:
-        card, (session, tokenizer, labels) = predict.card(path), predict.load(path, threads)
+        card = predict.card(path)
+        script: Any = predict_static if card["format"] == "numpy" else predict
+        model, tokenizer, labels = script.load(path, threads)
+        size = max(file.stat().st_size for file in path.glob("model.*"))
         runner = Runner(
-            name, KINDS[card["format"]], (path / "model.onnx").stat().st_size, card["parameters"], labels,
-            lambda sentences: predict.encode(sentences, tokenizer),
-            lambda inputs: session.run(None, inputs)[0],
+            name, KINDS[card["format"]], size, card["parameters"], labels,
+            lambda sentences: script.encode(sentences, tokenizer),
+            lambda inputs: script.run(model, inputs),
         )  # fmt: skip
         logits = runner.logits(["A text."])
     except Exception as error:  # onnxruntime's have no class in common

@@ -187,17 +187,18 @@ def bring_home(job: dict, folder: Path | str, region: str | None = None) -> Path
 def pack(model: Path, folder: Path) -> Path:
     """A run's or an exported student's folder as the archive, below `folder`, that an endpoint unpacks.
 
-    A run gives student/, an export its ONNX file and what reads it; beside them lies code/inference.py. The container
+    A run gives student/, an export its model and what reads it; beside them lies code/inference.py. The container
     has no onnxruntime: its start script installs what code/requirements.txt names. Raises UserError for other folders.
     """
     model, code = Path(model), folder / "archive" / "code"
     code.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("inference.py"), code)
     if (model / "export.json").is_file():
-        for name in ("model.onnx", "tokenizer.json", "export.json"):
-            shutil.copy(model / name, code.parent)
+        for path in (*model.glob("model.*"), model / "tokenizer.json", model / "export.json"):
+            shutil.copy(path, code.parent)
         shutil.copy(model / "predict.py", code)
-        (code / "requirements.txt").write_text(f"onnxruntime=={version('onnxruntime')}\n")  # what checked the export
+        if (model / "model.onnx").is_file():  # for a static student the container has all that is needed
+            (code / "requirements.txt").write_text(f"onnxruntime=={version('onnxruntime')}\n")  # what checked it
     elif (model / "student" / "config.json").is_file():
         shutil.copytree(model / "student", code.parent / "student")
     else:

@@ -1,7 +1,7 @@
 """What runs behind a SageMaker endpoint: four functions that the Hugging Face inference container calls by name.
 
 They need nothing of this package: the file is copied into the model's archive as `code/inference.py`. The archive of
-a PyTorch student holds student/, that of an exported one model.onnx, and `predict.py` beside this file. Both cut a
+a PyTorch student holds student/, that of an exported one export.json, and `predict.py` beside this file. Both cut a
 text at the length that the student was trained with.
 """
 
@@ -22,7 +22,7 @@ def model_fn(model_dir: str, context: object = None) -> Loaded:
     `model_dir`: the unpacked archive.
     """
     folder = Path(model_dir)
-    return _exported(folder) if (folder / "model.onnx").is_file() else _pytorch(folder / "student")
+    return _exported(folder) if (folder / "export.json").is_file() else _pytorch(folder / "student")
 
 
 def _pytorch(folder: Path) -> Loaded:

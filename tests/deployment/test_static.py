@@ -1,0 +1,62 @@
+"""A static student in every format: PyTorch, ONNX, int8, and numpy alone."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from transformers import set_seed
+
+from kdhelpers import deployment, models
+from kdhelpers.errors import UserError
+from tests.tiny import save_model, teachable_rows, tiny_model, tiny_tokenizer
+
+TEXTS = ["good", "an awful film with a dull plot, and 3 lovely scenes", "never " * 300, "?!", ""]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    set_seed(0)
+    parent = tiny_model("bert")
+    parent.get_input_embeddings().weight.data.normal_(0, 3)
+    model = models.set_labels(models.static_student(parent), ["bad", "good"])
+    return save_model(tmp_path_factory.mktemp("static"), model, tiny_tokenizer())
+
+
+@pytest.mark.parametrize(("kind", "error"), [("numpy", 1e-5), ("onnx", 1e-5), ("onnx-int8", 0.1)])
+def test_every_format_answers_as_pytorch(student, tmp_path, kind, error):
+    facts = deployment.export(str(student), tmp_path / kind, kind)
+    ours = deployment.load_runner(str(student)).logits(TEXTS)
+    assert ours.std(0).min() > 0.05, "texts that are answered alike would show nothing"
+    runner = deployment.load_runner(str(tmp_path / kind))
+    assert np.abs(runner.logits(TEXTS) - ours).max() < error
+    assert np.abs(runner.logits(TEXTS[:1]) - ours[:1]).max() < error
+    assert runner.kind == {"numpy": "numpy fp32", "onnx": "ONNX fp32", "onnx-int8": "ONNX int8"}[kind]
+    assert facts["bytes"] == runner.bytes > 0
+
+
+def test_the_folder_answers_where_neither_torch_nor_onnxruntime_can_be_imported(student, tmp_path):
+    deployment.export(str(student), tmp_path / "out", "numpy")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["export.json", "model.safetensors", "predict.py", "tokenizer.json"]
+    block = "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'onnxruntime'))); import runpy; "
+    block += f"sys.argv = ['predict.py', 'good', 'bad']; file = {str(tmp_path / 'out' / 'predict.py')!r}; "
+    block += "runpy.run_path(file, run_name='__main__')"
+    said = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True, cwd="/").stdout
+    answers = deployment.load_runner(str(student)).logits(["good", "bad"]).argmax(-1)
+    assert said == "".join(f"{['bad', 'good'][a]}\t{text}\n" for a, text in zip(answers, ["good", "bad"], strict=True))
+
+
+def test_its_vocabulary_can_be_trimmed(student, tmp_path):
+    texts = [row["text"] for row in teachable_rows(20)]
+    facts = deployment.export(str(student), tmp_path / "out", "numpy", texts, texts)
+    assert facts["vocabulary"] < json.loads((student / "config.json").read_text())["vocab_size"]
+    assert facts["changed_predictions"] == 0
+
+
+def test_numpy_alone_is_for_a_static_student(tmp_path):
+    folder = save_model(tmp_path / "bert", tiny_model("bert"), tiny_tokenizer())
+    with pytest.raises(UserError, match="numpy is for --student static"):
+        deployment.export(str(folder), tmp_path / "out", "numpy")
+    assert not (tmp_path / "out").exists()
