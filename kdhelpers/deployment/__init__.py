@@ -9,9 +9,10 @@ from kdhelpers.deployment.export import (
     trim_vocabulary,
 )
 from kdhelpers.deployment.latency import WARM_UP, Timing, dollars_per_million, measure
-from kdhelpers.deployment.runners import BATCH, NamedModel, Runner, load_runner, models_of
+from kdhelpers.deployment.runners import BATCH, NamedModel, Runner, baseline_runner, load_runner, models_of
 
 __all__ = [
-    "ACCEPTED_CHANGES", "BATCH", "FORMATS", "WARM_UP", "NamedModel", "Runner", "Timing", "dollars_per_million",
-    "export", "exported_logits", "load_runner", "measure", "models_of", "student_folder", "trim_vocabulary",
+    "ACCEPTED_CHANGES", "BATCH", "FORMATS", "WARM_UP", "NamedModel", "Runner", "Timing", "baseline_runner",
+    "dollars_per_million", "export", "exported_logits", "load_runner", "measure", "models_of", "student_folder",
+    "trim_vocabulary",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.pipeline import Pipeline
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdhelpers import data, models
@@ -117,6 +119,15 @@ def torch_runner(
     size = weights.stat().st_size if weights and weights.is_file() else 4 * parameters
     labels = [str(name) for _, name in sorted((model.config.id2label or {}).items())]
     return Runner(name, "PyTorch fp32", size, parameters, labels, encode, run)
+
+
+def baseline_runner(baseline: Pipeline, labels: list[str], name: str = "baseline") -> Runner:
+    """TF-IDF and logistic regression (`models.fit_baseline`) as a Runner; its size is that of a pickle."""
+    return Runner(
+        name, "scikit-learn", len(pickle.dumps(baseline)), models.baseline_parameters(baseline), labels,
+        lambda sentences: {"texts": sentences},
+        lambda inputs: models.baseline_logits(baseline, inputs["texts"]),
+    )  # fmt: skip
 
 
 def _require_right(logits: np.ndarray, labels: list[str], folder: str) -> None:

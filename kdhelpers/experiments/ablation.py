@@ -69,7 +69,7 @@ GROUPS = {
 }
 MAIN_GROUPS = [name for name in GROUPS if name != "small"]  # which needs the large teacher, half an hour a seed
 TEACHERS = {"movie-snippets": "teacher", "movie-snippets-base": "MPNet teacher"}  # their rows' names
-OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers")
+OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
            "int8_accuracy", "seconds", "right"]  # fmt: skip
 

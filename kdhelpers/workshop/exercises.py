@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
 
@@ -235,3 +236,17 @@ def rule(answer: Callable) -> str | None:
         return "each row holds two probabilities that sum to 1"
     accuracy = (shares.argmax(-1) == np.array(rows["label"][:])).mean()
     return None if accuracy > 0.55 else f"it is right on {100 * accuracy:.1f} % of the validation rows"
+
+
+@_check
+def cheapest_pair(answer: Callable) -> str | None:
+    """11: the fewest milliseconds at which the pair has an accuracy, from what `evaluation.cascade` returns."""
+    curve = pd.DataFrame({"accuracy": [0.80, 0.84, 0.83, 0.86, 0.85], "milliseconds": [1.0, 2.0, 3.0, 5.0, 9.0]})
+    mistakes: dict[str, Callable] = {
+        "that is the slowest pair that is accurate enough": lambda wanted: 9.0 if wanted <= 0.85 else 5.0,
+        "that is the fastest of all, accurate enough or not": lambda wanted: 1.0,
+        "that is the most accurate pair": lambda wanted: 5.0,
+        "that is a row's number, not its milliseconds": lambda wanted: {0.83: 1, 0.85: 3, 0.8: 0}[wanted],
+    }
+    enough: dict[float, float] = {0.83: 2.0, 0.85: 5.0, 0.8: 1.0}
+    return _function(lambda wanted: answer(curve.copy(), wanted), enough.get, [(0.83,), (0.85,), (0.8,)], mistakes)

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator
 
 from kdhelpers.distillation import soft_targets
 from kdhelpers.evaluation import wilson_interval
-from kdhelpers.evaluation.figures import COLOURS, WHITE, new_figure, place_labels, save
+from kdhelpers.evaluation.figures import COLOURS, MARKERS, WHITE, new_figure, place_labels, save
 
 ASIDE = {"fontsize": 10, "color": "#555555", "loc": "left"}  # the look of a title that names the dashed line
 STABLE = "stable"  # the gid of what is drawn from numbers that are the same on every machine
@@ -219,4 +219,22 @@ def search_results(table: pd.DataFrame) -> Figure:
             axis.set_xticks(sorted(table[name].unique()))
         axis.set_xlabel(name)
     figure.axes[0].set_ylabel("validation accuracy (%)")
+    return figure
+
+
+def cascade(curve: pd.DataFrame, share: float) -> Figure:
+    """Accuracy of student and teacher together against milliseconds an answer: `evaluation.cascade`, in per cent.
+
+    Named are the student alone, the teacher alone, and the pair in which the student answers about `share`.
+    """
+    figure, axis = new_figure(width=7.2)
+    x, y = curve["milliseconds"], 100 * curve["accuracy"]
+    axis.plot(x, y, color="#555555", linewidth=1.2, label="pair")
+    places = [0, (curve["student_share"] - share).abs().to_numpy().argmin(), len(curve) - 1]
+    for name, place in zip(("student", "control", "teacher"), places, strict=True):
+        axis.plot(x.iloc[place], y.iloc[place], marker=MARKERS[name], color=COLOURS[name], markersize=9, linestyle="")
+    texts = ["student alone", f"student answers {100 * share:.0f} %", "every text to the teacher, too"]
+    axis.set(xlabel="milliseconds an answer, on average", ylabel="accuracy of the pair (%)")
+    axis.margins(0.12, 0.25)
+    place_labels(axis, [(x.iloc[place], y.iloc[place]) for place in places], texts)
     return figure

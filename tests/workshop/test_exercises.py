@@ -168,6 +168,16 @@ EXERCISES = {
             (SAVED * 2, "too large"),
         ],
     ),
+    "cheapest_pair": (
+        [lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.min()],
+        [
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.max(), "slowest"),
+            (lambda curve, wanted: curve.milliseconds.min(), "fastest of all"),
+            (lambda curve, wanted: curve.milliseconds[curve.accuracy.idxmax()], "most accurate"),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.idxmin(), "a row's number"),
+            (lambda curve, wanted: None, "return missing"),
+        ],
+    ),
     "distill_command": (
         [LIVE, LIVE.replace("--student-layers 4", "--student_layers=4"), LIVE + " --output here"],
         [

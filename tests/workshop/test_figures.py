@@ -75,6 +75,12 @@ def trials(rows=12):
     )
 
 
+def pair_curve():
+    share = np.linspace(1, 0, 21)
+    accuracy = 0.82 + 0.1 * np.sqrt(1 - share)
+    return pd.DataFrame({"student_share": share, "accuracy": accuracy, "milliseconds": 1 + 9 * (1 - share)})
+
+
 MADE = {
     "unknown_words": lambda: figures.unknown_words([0] * 2 + [1] * 40 + [2] * 30 + [3] * 18 + [7] * 10),
     "rating_histogram": lambda: figures.rating_histogram([-3.1, -2, -0.2, 0.1, 1.5, 1.6, 2.4], neutral_below=0.5),
@@ -88,6 +94,7 @@ MADE = {
     "latency, alike": lambda: figures.accuracy_against_latency(ALIKE),
     "ablation": lambda: ablation(runs()),
     "ablation, many": lambda: ablation(runs(["teacher", *(f"variant {number}" for number in range(16))])),
+    "cascade": lambda: figures.cascade(pair_curve(), 0.5),
     "search": lambda: figures.search_results(trials()),
     "parameters": lambda: accuracy_against_parameters(metrics(teacher=22.7e6, control=17.4e6, student=17.4e6)),
     "parameters, one size": lambda: accuracy_against_parameters(metrics(teacher=2e7, control=2e7, student=2e7)),
@@ -404,3 +411,13 @@ def test_the_alternative_text_reaches_the_page_that_nbconvert_writes(shown, capl
     page, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     assert pictures(page) == pictures(shown["text/html"])
     assert "Alternative text is missing" not in caplog.text
+
+
+def test_the_pair_is_drawn_from_the_student_alone_to_the_teacher():
+    (axis,) = figures.cascade(pair_curve(), 0.5).axes
+    line, student, pair, teacher = axis.lines
+    assert len(line.get_xdata()) == 21
+    assert (student.get_xdata()[0], student.get_ydata()[0]) == (1.0, 82.0)
+    assert pair.get_xdata()[0] == pytest.approx(5.5)
+    assert (teacher.get_xdata()[0], teacher.get_ydata()[0]) == (10.0, 92.0)
+    assert {text.get_text() for text in axis.texts} >= {"student alone", "student answers 50 %"}
