@@ -81,11 +81,13 @@ class RunSettings:
     text_column: str = _option("text", "Name of the text column.")
     text_pair_column: str | None = _option(None, "Name of the column with the second text, where a row is a pair.")
     label_column: str = _option("label", "Name of the label column.")
-    label_separator: str | None = _option(None, "What separates the labels of a row, e.g. '|'; '|' alone: none of them.")
+    label_separator: str | None = _option(
+        None, "What separates the labels of a row, e.g. '|'; '|' alone: none of them."
+    )
     task: str = _option(
         "auto",
-        f"One of {', '.join(TASKS)}. auto: labels that are lists, or --label-separator, are several-labels; numbers, one "
-        "at least with a fraction, are a number; all else, whole numbers too, is one-label.",
+        f"One of {', '.join(TASKS)}. auto: labels that are lists, or a --label-separator: several-labels; numbers, one "
+        "at least with a fraction: number; all else, whole numbers too: one-label.",
         _one_of(*TASKS),
     )
     dataset_id: str | None = _option(None, "A data set on the Hugging Face Hub, e.g. nyu-mll/glue.")
@@ -441,9 +443,13 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
         values.pop("task", None)
     if "dataset_config" in given and "dataset_id" not in {**values, **given}:
         raise UserError("--dataset-config goes with --dataset-id")
-    if (values | given).get("dataset_id") == "nyu-mll/glue" and "text_column" not in given:
-        columns = GLUE.get(str((values | given).get("dataset_config")), ())
-        values |= dict(zip(("text_column", "text_pair_column"), columns, strict=False))
+    wanted = values | dict(given)
+    if (
+        wanted.get("dataset_id") == "nyu-mll/glue"
+        and wanted.get("dataset_config") in GLUE
+        and "text_column" not in given
+    ):
+        values["text_column"], values["text_pair_column"] = GLUE[wanted["dataset_config"]]
     if "student_layers" in given and "student_layers" not in values:  # of the teacher, unless the recipe says whose
         values.pop("student", None)
     if "student" in given:

@@ -22,7 +22,7 @@ def text_of(draw: random.Random, *words: str) -> str:
 
 
 def row_of(task: str, draw: random.Random) -> dict:
-    """One row: a pair is right where both texts praise or both blame; labels are both, one or none; stars are counted."""
+    """One row: a pair is the same where both texts praise or blame; labels are both, one or none; a number is a sum."""
     praise, blame = draw.random() < 0.5, draw.random() < 0.5
     words = [draw.choice(GOOD)] * praise + [draw.choice(BAD)] * blame
     if task == "pairs":

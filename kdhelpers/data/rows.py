@@ -73,6 +73,9 @@ def checked_rows(
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         rows.append(row | {"where": where})
+    if any(isinstance(row["label"], list) for row in rows):
+        for row in rows:
+            row["label"] = [row["label"]] if isinstance(row["label"], str) else row["label"]
     return rows
 
 

@@ -102,7 +102,9 @@ def check_leakage(rows: Rows, drop: bool) -> Rows:
     for one, two in (("validation", "test"), ("train", "test"), ("train", "validation")):
         leaks = leaking_rows(splits, one, (two,)) if one in splits else []
         if leaks:
-            found.append(f"{len(leaks)} {one} rows are in {two} too, e.g. {texts_of(splits[one].select(leaks[:1]))[0][:60]!r}")
+            found.append(
+                f"{len(leaks)} {one} rows are in {two} too, e.g. {texts_of(splits[one].select(leaks[:1]))[0][:60]!r}"
+            )
             splits[one] = splits[one].select(np.setdiff1d(np.arange(len(splits[one])), leaks))
     if found and not drop:
         raise UserError(f"{'; '.join(found)}: remove them, or let --drop-leaks leave them out (test rows stay)")
@@ -126,10 +128,11 @@ def tokenise(rows: Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -
     where both are there, transformers' collator puts `label` in the place of `labels` without a word.
     """
 
+    columns = columns_of(rows["train"] if isinstance(rows, DatasetDict) else rows)
+
     def encode(batch: dict) -> dict:
         texts = [list(batch[name]) for name in columns]
         tokens = dict(tokenizer(*texts, truncation=True, max_length=max_length))
         return tokens | {"labels": batch["label"], "length": [len(ids) for ids in tokens["input_ids"]]}
 
-    columns = columns_of(rows["train"] if isinstance(rows, DatasetDict) else rows)
     return rows.map(encode, batched=True, remove_columns=["label"])

@@ -1,7 +1,7 @@
-"""What is asked of a text: one label out of several, several labels at once, or a number; and what that makes of arrays.
+"""What is asked of a text: one label out of several, several labels at once, or a number; and what arrays make of it.
 
-Logits are float [rows, outputs]. Labels are class ids [rows] (-100: none), 0 and 1 [rows, labels], or numbers [rows]; in
-the latter two a row without a label is NaN.
+Logits are float [rows, outputs]. Labels are class ids [rows] (-100: none), 0 and 1 [rows, labels], or numbers [rows];
+in the latter two a row without a label is NaN.
 """
 
 import enum

@@ -108,14 +108,13 @@ def student_folder(given: str) -> str:
     return next((model.folder for model in models_of([given]) if model.name == "student"), given)
 
 
-def _write(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, kind: str, texts: list
-) -> dict:
+def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, kind: str, texts: list) -> dict:
     """Export into an existing folder; in fp32 first, which has to answer as PyTorch does. Returns its facts."""
     target, runner = folder / "model.onnx", torch_runner(model, tokenizer)
     pairs = not isinstance(texts[0], str)
     facts = {
-        "format": kind, "task": runner.task, "pairs": pairs, "parameters": runner.parameters, "vocabulary": model.config.vocab_size, "labels": runner.labels,
+        "format": kind, "task": runner.task, "pairs": pairs, "parameters": runner.parameters,
+        "vocabulary": model.config.vocab_size, "labels": runner.labels,
         "max_length": tokenizer.model_max_length, "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
     }  # fmt: skip
     (folder / "export.json").write_text(json.dumps(facts), encoding="utf-8")

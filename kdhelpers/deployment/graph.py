@@ -95,7 +95,8 @@ def _ready_for_onnx(model: PreTrainedModel) -> Iterator[bool]:
 def to_onnx(model: PreTrainedModel, path: Path, token_types: bool = False) -> None:
     """Write a classifier as one ONNX file in fp32: int64 input_ids and attention_mask [rows, tokens] to float32 logits.
 
-    With `token_types` it takes token_type_ids, too, which say of a pair's tokens to which text they belong. The model is left as it came. Raises UserError for a family that torch cannot export.
+    With `token_types` it takes token_type_ids, too, which say of a pair's tokens to which text they belong. The
+    model is left as it came. Raises UserError for a family that torch cannot export.
     """
     ids = torch.tensor([[101, 2023, 102], [101, 2003, 102]]) % model.config.vocab_size
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if token_types else [])]

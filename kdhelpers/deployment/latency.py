@@ -31,9 +31,7 @@ class Timing:
     smaller: float  # bytes of the first model over this one's
 
 
-def measure(
-    runners: list[Runner], texts: list, labels: list | None = None, sentences: int = 300
-) -> list[Timing]:
+def measure(runners: list[Runner], texts: list, labels: list | None = None, sentences: int = 300) -> list[Timing]:
     """Time every model on the same sentences, the first `sentences` of `texts`; with `labels`, accuracy on all texts.
 
     Ratios are against the first model, their intervals a bootstrap over sentences. Raises UserError for a label that

@@ -9,7 +9,6 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}  # of tokenizers
 
 

@@ -75,7 +75,7 @@ def soft_labels_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor,
 
 
 def soft_number_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Mean squared distance to the teacher's number, in fp32; a number has no temperature. Raises UserError as above."""
+    """Mean squared distance to the teacher's number, in fp32, whatever the temperature. Raises UserError as above."""
     _check_answers(student_logits, teacher_logits)
     with torch.autocast(student_logits.device.type, enabled=False):
         return F.mse_loss(student_logits.float(), teacher_logits.detach().float())
@@ -108,7 +108,7 @@ def hard_labels_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing
 
 
 def hard_number_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Squared error, then as `hard_label_loss`: summed over labelled rows, divided by all. Raises UserError if smoothed."""
+    """Squared error summed over the labelled rows and divided by all rows, as above. Raises UserError if smoothed."""
     if label_smoothing:
         raise UserError("a number has no other classes to smooth its label with: leave label smoothing out")
     known = ~labels.isnan()

@@ -91,9 +91,7 @@ def teacher_entry(prepared: Prepared) -> dict[str, Any]:
     return entry | {"logits": prepared.teacher_logits("test")}
 
 
-def verdicts(
-    logits: dict[str, np.ndarray], labels: np.ndarray, task: data.Task = data.Task.ONE
-) -> dict[str, Any]:
+def verdicts(logits: dict[str, np.ndarray], labels: np.ndarray, task: data.Task = data.Task.ONE) -> dict[str, Any]:
     """The paired comparisons of a run: the student with its control, and what stands beside it."""
     pairs = {
         "verdict": ("student", "control"),

@@ -113,7 +113,7 @@ def mean_of_probabilities(logits: list[np.ndarray], task: data.Task = data.Task.
     together = logsumexp(np.stack(each), axis=0) - np.log(len(logits))
     if task is data.Task.SEVERAL:
         together -= logsumexp(np.stack([log_expit(-x) for x in _wide(logits)]), axis=0) - np.log(len(logits))
-    return together.astype(np.float32)
+    return np.asarray(together, dtype=np.float32)
 
 
 def _wide(logits: list[np.ndarray]) -> list[np.ndarray]:

@@ -88,9 +88,7 @@ class DistillationTrainer(Trainer):
     # 5.2x on this attribute says so; earlier releases look at model_accepts_loss_kwargs, set in __init__.)
     loss_is_scaled_for_ga = False
 
-    def __init__(
-        self, *args: Any, teacher: PreTrainedModel | None = None, loss: Loss | None = None, **kwargs: Any
-    ):
+    def __init__(self, *args: Any, teacher: PreTrainedModel | None = None, loss: Loss | None = None, **kwargs: Any):
         """Takes what Trainer takes. `teacher`: a classifier of the student's task, with as many outputs.
 
         `loss` is by default that of the task which the student's config names.

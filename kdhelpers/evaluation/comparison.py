@@ -167,8 +167,9 @@ def rmse_interval(squares_a: np.ndarray, squares_b: np.ndarray) -> tuple[float, 
 
 def judged(logits: dict[str, np.ndarray], labels: np.ndarray, a: str, b: str, task: Task = Task.ONE) -> Comparison:
     """Model `a` against `b`, row by row, as the task has it: `paired`, or `paired_numbers`."""
-    said = [predictions(logits[name], task) for name in (a, b)]
-    return (paired_numbers if task is Task.NUMBER else paired)(*said, labels, NAMES.get(a, a), NAMES.get(b, b))
+    said_a, said_b = (predictions(logits[name], task) for name in (a, b))
+    by_row = paired_numbers if task is Task.NUMBER else paired
+    return by_row(said_a, said_b, labels, NAMES.get(a, a), NAMES.get(b, b))
 
 
 def bootstrap_interval(table: np.ndarray, resamples: int = 9999) -> tuple[float, float]:
@@ -280,8 +281,8 @@ def compare(
     """Score every model and judge `a` against `b`; fidelity is to the model called `teacher`, where there is one.
 
     `logits` maps names to float arrays [rows, classes], `labels` are class ids [rows], every row labelled (of another
-    task as in `kdhelpers.data.task`). Raises UserError for names that are not there, other numbers of rows, logits that are not finite, or rows without a
-    label.
+    task as in `kdhelpers.data.task`). Raises UserError for names that are not there, other numbers of rows, logits that
+    are not finite, or rows without a label.
 
     >>> compare({"student": np.eye(2), "control": 1 - np.eye(2)}, np.array([0, 1])).comparison.difference
     1.0

@@ -80,6 +80,8 @@ def accuracy_against_parameters(metrics: dict) -> Figure:
         bars += [(x, unit * (low + step * (high - low) / 8)) for step in range(9)]
     span = max(max(sizes) - min(sizes), 0.2 * max(sizes))
     axis.set_xlim(min(sizes) - 0.6 * span, max(sizes) + 0.6 * span)
-    axis.set(xlabel="parameters (millions)", ylabel=f"test {measure.name}{' (%)' * measure.percent}, with 95 % interval")
+    axis.set(
+        xlabel="parameters (millions)", ylabel=f"test {measure.name}{' (%)' * measure.percent}, with 95 % interval"
+    )
     place_labels(axis, points, [f"{LABELS[name]}\n{measure.shown(metrics[name][score])}" for name in names], bars)
     return figure

@@ -21,7 +21,7 @@ NO_CONTROL = "without a control, what the teacher added is not known"
 def write_predictions(
     path: Path, test: Dataset, logits: dict[str, np.ndarray], label_names: list[str], task: Task = Task.ONE
 ) -> None:
-    """predictions.csv: row id, text (of a pair both), label, each model's answer by name, and the student's probability.
+    """predictions.csv: row id, text (of a pair both), label, each model's answer by name, the student's probability.
 
     The probability is that of its own answer, or of each of several labels; a number has none.
     """

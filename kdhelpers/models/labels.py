@@ -36,13 +36,11 @@ def set_labels(model: PreTrainedModel, label_names: list[str]) -> PreTrainedMode
     return model
 
 
-def align_labels(
-    loaded: LoadedModel, label_names: list[str], what: str = "teacher", task: Task = Task.ONE
-) -> None:
+def align_labels(loaded: LoadedModel, label_names: list[str], what: str = "teacher", task: Task = Task.ONE) -> None:
     """Check a model's labels against the data's, and write the data's names into it where its own say nothing.
 
-    Names are compared in one spelling (case, Unicode); `task` is the data's. Raises UserError for another task or number of labels, other
-    names, the same in another order, or a config whose two directions (id2label, label2id) contradict each other.
+    Names are compared in one spelling (case, Unicode); `task` is the data's. Raises UserError for another task or
+    number of labels, other names, the same in another order, or a config whose two directions (id2label, label2id) contradict each other.
     """
     config = loaded.model.config
     require_task(config, task, f"the {what}")

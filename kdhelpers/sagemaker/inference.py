@@ -56,7 +56,8 @@ def _exported(folder: Path) -> Loaded:
 def input_fn(body: str | bytes, content_type: str, context: object = None) -> Texts:
     """A request's texts: the JSON object {"inputs": "a text"} or {"inputs": ["a text", ...]}.
 
-    For a student of pairs {"inputs": [["a text", "its second"], ...]}, or objects of "text" and "text_pair". Raises ValueError for anything else, which the caller gets to read.
+    For a student of pairs {"inputs": [["a text", "its second"], ...]}, or objects of "text" and "text_pair".
+    Raises ValueError for anything else, which the caller gets to read.
     """
     if content_type.split(";")[0].strip() != "application/json":
         raise ValueError(f"send application/json, not {content_type}")

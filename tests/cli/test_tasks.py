@@ -47,7 +47,9 @@ def test_a_run_scores_and_judges_by_its_task(done):
     card = (run / "student" / "README.md").read_text()
     for word in HEADINGS[task]:
         assert word in card
-    assert any(verdict in metrics["verdict"]["text"] for verdict in ("no evidence of a difference", " than the control"))
+    assert any(
+        verdict in metrics["verdict"]["text"] for verdict in ("no evidence of a difference", " than the control")
+    )
     assert (run / "result.png").stat().st_size > 1000
     assert ("a number has none" in (run / "run.log").read_text()) == (task == "number")
 
@@ -112,10 +114,12 @@ def test_a_benchmark_has_the_tasks_own_score(done, capsys):
 
 def test_several_seeds_are_summed_up_by_the_same_score(bare, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setenv("KD_HOME", str(tmp_path / "kd"))
-    given = write_task(tmp_path, "number") | FAST | {"teacher": str(bare), "student_layers": 1, "output": tmp_path / "run"}
+    given = (
+        write_task(tmp_path, "number") | FAST | {"teacher": str(bare), "student_layers": 1, "output": tmp_path / "run"}
+    )
     argv = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     assert main(["distill", *argv, "--seeds", "2", "--accept-teacher"]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     for word in ("Test RMSE on 32 rows", "RMSE over 2 seeds", "times the teacher's"):
         assert word in printed
 

@@ -1,4 +1,4 @@
-"""Every family with every task: a step of training, saved, loaded, exported, asked; pairs with the types of their tokens."""
+"""Every family with every task: trained a step, saved, loaded, exported, asked; pairs with their tokens' types."""
 
 import json
 
@@ -12,6 +12,7 @@ from kdhelpers import data, deployment, models
 from kdhelpers.deployment.export import _reads_types
 from kdhelpers.distillation import Training, fit, save_fit
 from kdhelpers.distillation.teacher_logits import with_column
+from kdhelpers.errors import UserError
 from kdhelpers.runtime import this_machine
 from kdhelpers.settings import recipe
 from tests.tiny import FAMILIES, family_tokenizer, save_model, tiny_model
@@ -106,7 +107,5 @@ def test_a_tokenizer_gives_no_types_to_a_model_that_knows_but_one(tmp_path):
 
 def test_a_student_of_pairs_is_not_compared_on_single_texts(tmp_path):
     folder = save_model(tmp_path / "student", model_of("bert", "pairs"), family_tokenizer("bert"))
-    from kdhelpers.errors import UserError
-
     with pytest.raises(UserError, match="--text-pair-column"):
         deployment.export(str(folder), tmp_path / "out", texts=["one text"])

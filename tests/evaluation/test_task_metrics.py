@@ -115,5 +115,7 @@ def test_the_table_shows_the_scores_of_its_task_only(task):
     logits, labels = (GOOD, LABELS) if task is Task.SEVERAL else (NEAR, TRUTH)
     table = evaluation.score_table({"student": evaluation.score(logits, labels, task=task)})
     several = ["micro F1", "95 % interval", "exact match", "its 95 % interval", "label accuracy", "macro F1"]
-    assert list(table.columns) == (several if task is Task.SEVERAL else ["RMSE", "95 % interval", "MAE", "Pearson", "Spearman"])
+    assert list(table.columns) == (
+        several if task is Task.SEVERAL else ["RMSE", "95 % interval", "MAE", "Pearson", "Spearman"]
+    )
     assert isinstance(table, pd.DataFrame)
