@@ -25,6 +25,14 @@ log = logging.getLogger(__name__)
 HIDDEN_STATES = ("none", "pkd", "tinybert", "minilm")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 CONTROLS = ("none", "one", "all")
+TASKS = ("auto", "one-label", "several-labels", "number")
+GLUE = {  # the columns of text in nyu-mll/glue, by configuration
+    **dict.fromkeys(("sst2", "cola"), ("sentence", None)),
+    **dict.fromkeys(("mrpc", "rte", "wnli", "stsb"), ("sentence1", "sentence2")),
+    "qnli": ("question", "sentence"),
+    "qqp": ("question1", "question2"),
+    "mnli": ("premise", "hypothesis"),
+}
 ROW_FILES = ("train", "validation", "test", "unlabelled")  # the options that name a file of rows
 FILES = (*ROW_FILES, "teacher_answers")  # the options that name a file
 # what a student without layers is trained with: all there is to learn is in its token vectors
@@ -68,7 +76,8 @@ class RunSettings:
 
     recipe: str = _option(
         "movie-snippets",
-        "Named recipe: movie-snippets, movie-snippets-base (a large teacher), or sst2 (the article's).",
+        "Named recipe: movie-snippets, movie-snippets-base (a large teacher), movie-ratings (a number), "
+        "or sst2 (the article's).",
     )
     # rows
     train: str | None = _option(None, "Your training rows: .csv, .tsv, .jsonl, .parquet. No label or -100: unlabelled.")
@@ -76,7 +85,17 @@ class RunSettings:
     test: str | None = _option(None, "Your test rows (default: a tenth of the labelled training rows).")
     unlabelled: str | None = _option(None, "More text without labels: like --train, or .txt with a text a line.")
     text_column: str = _option("text", "Name of the text column.")
+    text_pair_column: str | None = _option(None, "Name of the column with the second text, where a row is a pair.")
     label_column: str = _option("label", "Name of the label column.")
+    label_separator: str | None = _option(
+        None, "What separates the labels of a row, e.g. '|'; '|' alone: none of them."
+    )
+    task: str = _option(
+        "auto",
+        f"One of {', '.join(TASKS)}. auto: labels that are lists, or a --label-separator: several-labels; numbers, one "
+        "at least with a fraction: number; all else, whole numbers too: one-label.",
+        _one_of(*TASKS),
+    )
     dataset_id: str | None = _option(None, "A data set on the Hugging Face Hub, e.g. nyu-mll/glue.")
     dataset_config: str | None = _option(None, "Its configuration, e.g. sst2.")
     drop_leaks: bool = _option(False, "Leave out rows whose text is in validation or test too (test rows stay).")
@@ -160,6 +179,11 @@ class RunSettings:
         return "files" if self.train else "hub" if self.dataset_id else "movie-snippets"
 
     @property
+    def separator(self) -> str | None:
+        """What separates the labels of a row in a file; None where a row has one."""
+        return self.label_separator or ("|" if self.task == "several-labels" else None)
+
+    @property
     def teachers(self) -> dict[str, str]:
         """The models that teach, by name: teacher, teacher2, ...; none where a file has their answers."""
         if self.teacher_answers:
@@ -207,6 +231,18 @@ RECIPES: dict[str, dict] = {
         "epochs": 3,
         "learning_rate": 3e-4,
         "temperature": 2.0,
+        "dropout": 0.0,
+    },
+    # the same rows and models, neutral rows included, with the raters' mean as the label
+    "movie-ratings": {
+        "dataset_id": "movie-ratings",
+        "task": "number",
+        "teacher": "minilm-l6-h384",
+        "student_layers": 3,
+        "teacher_epochs": 4,
+        "teacher_learning_rate": 1e-4,
+        "epochs": 3,
+        "learning_rate": 3e-4,
         "dropout": 0.0,
     },
     # the article's run, number by number: its teacher, student, data, epochs, batch size, learning rate, alpha and T
@@ -416,11 +452,19 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
     if "train" in given:
         values = {key: value for key, value in values.items() if not key.startswith("dataset_")}
         # training stops early where 8 epochs are many, for rows that we do not know
-        values |= {"text_column": "text", "label_column": "label", "teacher_epochs": 8}
+        values |= {"text_column": "text", "label_column": "label", "task": "auto", "teacher_epochs": 8}
     if "dataset_id" in given and given["dataset_id"] != values.get("dataset_id"):
         values.pop("dataset_config", None)
+        values.pop("task", None)
     if "dataset_config" in given and "dataset_id" not in {**values, **given}:
         raise UserError("--dataset-config goes with --dataset-id")
+    wanted = values | dict(given)
+    if (
+        wanted.get("dataset_id") == "nyu-mll/glue"
+        and wanted.get("dataset_config") in GLUE
+        and "text_column" not in given
+    ):
+        values["text_column"], values["text_pair_column"] = GLUE[wanted["dataset_config"]]
     if "student_layers" in given and "student_layers" not in values:  # of the teacher, unless the recipe says whose
         values.pop("student", None)
     if "student" in given:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from kdhelpers.errors import UserError
 
+ADDED = {"task": "auto", "text_pair_column": None, "label_separator": None}  # options younger than caches that we keep
 NOT_COMPUTED_BY = ("overwrite", "resume", "output", "checkpoints")  # options that do not change a run's result
 
 
@@ -148,8 +149,9 @@ def start_run(output: Path, settings: dict, overwrite: bool, resume: bool) -> Pa
 
 
 def computed_by(settings: dict) -> dict:
-    """The settings that change what a run computes."""
-    return {name: value for name, value in settings.items() if name not in NOT_COMPUTED_BY}
+    """The settings that change what a run computes; of those in `ADDED` only what is not the default."""
+    unchanged = [name for name, default in ADDED.items() if settings.get(name) == default]
+    return {name: value for name, value in settings.items() if name not in (*NOT_COMPUTED_BY, *unchanged)}
 
 
 def without_secrets(settings: dict) -> dict:

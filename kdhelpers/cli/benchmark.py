@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from kdhelpers import data, deployment, storage
+from kdhelpers.cli.export import pair_column_of
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
@@ -23,6 +24,11 @@ SIZES = {
     "MB": ("megabytes", "{:.1f}".format),
     "smaller": ("smaller", "{:.1f}x".format),
     "accuracy": ("accuracy", "{:.1%}".format),
+}
+# what stands in place of accuracy, by task: its heading, and how it is shown
+SCORES: dict = {
+    data.Task.SEVERAL: ("exact match", "{:.1%}".format),
+    data.Task.NUMBER: ("RMSE", "{:.3f}".format),
 }
 SPEEDS = {
     "p50 ms": ("p50_ms", "{:.2f}".format),
@@ -44,24 +50,32 @@ def parser() -> Parser:
     add("--sentences", type=int, default=300, help="how many are timed one by one (default 300)")
     add("--rows", help="labelled rows to score on: .csv, .tsv, .jsonl, .parquet (default: each run's own test rows)")
     add("--text-column", default="text", help="their text column (default: text)")
+    add("--text-pair-column", help="their second text column, for models that read pairs")
     add("--label-column", default="label", help="their label column (default: label)")
+    add("--label-separator", default=data.SEPARATOR, help="what separates their labels, for models of several labels")
     add("--price", type=float, help="dollars an hour: adds dollars per million sentences")
     add("--output", help="also write the numbers to this JSON file")
     add("--figure", help="also draw accuracy against latency into this PNG file")
     return options
 
 
-def labelled_texts(path: str | None, text_column: str, label_column: str) -> tuple[str, list[str], list[str]]:
-    """Where rows come from, their texts and their labels; without a path the test rows of the default recipe."""
+def labelled_texts(
+    path: str | None, text_column: str, label_column: str, pair_column: str | None, separator: str | None
+) -> tuple[str, list, list]:
+    """Where rows come from, their texts and their labels; without a path the test rows of the default recipe.
+
+    With a `pair_column` texts are tuples of two, with a `separator` labels are lists.
+    """
     if path is None:
         rows = data.movie_snippets()
         test = rows.splits["test"]
         return "the movie snippets' test rows", list(test["text"]), [rows.label_names[i] for i in test["label"]]
-    table = data.read_file(path, text_column, label_column)
+    table = data.read_file(path, text_column, label_column, pair_column, separator)
     for row in table:
         if row["label"] is None:
             raise UserError(f"{row['where']}, has no label in column {label_column!r}: it cannot be scored")
-    return path, [row["text"] for row in table], [row["label"] for row in table]
+    texts = [(row["text"], row["text_pair"]) if pair_column else row["text"] for row in table]
+    return path, texts, [row["label"] for row in table]
 
 
 def load(options: argparse.Namespace) -> list[tuple[deployment.Runner, tuple]]:
@@ -75,10 +89,15 @@ def load(options: argparse.Namespace) -> list[tuple[deployment.Runner, tuple]]:
                 raise
             log.info("%s is left out: %s", model.name, error)  # as for a run that was brought home from elsewhere
             continue
-        rows, own = (options.rows, options.text_column, options.label_column), model.run / "predictions.csv"
-        if not options.rows:
-            rows = (str(own) if own.is_file() else None, "text", "label")
-        found.append((runner, read(*rows)))
+        several = runner.task is data.Task.SEVERAL
+        if options.rows:
+            columns = options.text_column, options.label_column, options.text_pair_column
+            rows = read(options.rows, *columns, options.label_separator if several else None)
+        else:
+            own = model.run / "predictions.csv"
+            there, pair_column = (str(own), pair_column_of(own)) if own.is_file() else (None, None)
+            rows = read(there, "text", "label", pair_column, data.SEPARATOR if several else None)
+        found.append((runner, rows))
     return found
 
 
@@ -88,15 +107,20 @@ def table(timings: list[deployment.Timing], columns: dict) -> str:
     return pd.DataFrame(cells, index=[timing.name for timing in timings]).to_string(line_width=110)
 
 
-def lines(timings: list[deployment.Timing], threads: int, price: float | None) -> list[str]:
-    """Size, accuracy and latency as tables, each model beside the first."""
+def lines(
+    timings: list[deployment.Timing], threads: int, price: float | None, task: data.Task = data.Task.ONE
+) -> list[str]:
+    """Size, accuracy (or what the task has instead) and latency as tables, each model beside the first."""
     speeds, notes = dict(SPEEDS), []
+    sizes = {name: column for name, column in SIZES.items() if name != "accuracy"}
+    heading, show = SCORES.get(task, ("accuracy", SIZES["accuracy"][1]))
+    sizes[heading] = ("accuracy", show)
     if price is not None:
         cost = functools.partial(deployment.dollars_per_million, dollars_per_hour=price)
         speeds["a million"] = ("sentences_per_second", lambda rate: f"${cost(1000 / rate):.2f}")
         notes = [f"'a million': sentences at batch {deployment.BATCH}, on a machine at ${price:g} an hour."]
     return [
-        table(timings, SIZES),
+        table(timings, sizes),
         table(timings, speeds),
         f"One sentence at a time, threads: {threads}; 'a second' is at batch {deployment.BATCH}, tokenizer included.",
         "Ratios are against the first row: medians over the same sentences, with 95 % bootstrap intervals.",
@@ -116,13 +140,17 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--threads must be at least 1 and --sentences at least {deployment.WARM_UP}")
     torch.set_num_threads(options.threads)
     loaded = load(options)
+    task = loaded[0][0].task
+    if len({runner.task for runner, _ in loaded}) > 1 or options.figure and task is data.Task.NUMBER:
+        raise UserError("the models are for several tasks, or --figure is asked for of a number: time them one by one")
     right = [runner.accuracy(texts, labels) for runner, (_, texts, labels) in loaded]
     log.info("timing %d models on %d sentences of %s", len(loaded), options.sentences, loaded[0][1][0])
     timings = deployment.measure([runner for runner, _ in loaded], loaded[0][1][1], None, options.sentences)
     timings = [dataclasses.replace(timing, accuracy=share) for timing, share in zip(timings, right, strict=True)]
-    print("", *lines(timings, options.threads, options.price), sep="\n")
+    print("", *lines(timings, options.threads, options.price, task), sep="\n")
     for name, (source, texts, _) in ((runner.name, rows) for runner, rows in loaded):
-        print(f"Accuracy of {name}: on {len(texts):,} rows, {source}.")
+        heading = SCORES.get(task, ("accuracy",))[0]
+        print(f"{heading[0].upper()}{heading[1:]} of {name}: on {len(texts):,} rows, {source}.")
     if options.output:
         facts = {"threads": options.threads, "sentences": options.sentences}
         facts["models"] = [dataclasses.asdict(timing) for timing in timings]

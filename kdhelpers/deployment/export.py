@@ -1,6 +1,7 @@
 """A student as one ONNX file: the same answers, no torch, no transformers; in int8 a quarter of the size."""
 
 import copy
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,8 @@ from safetensors.torch import save_model
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from kdhelpers import models
+from kdhelpers import evaluation, models
+from kdhelpers.data import Task, predictions
 from kdhelpers.deployment import predict, predict_static
 from kdhelpers.deployment.graph import quantize, to_onnx
 from kdhelpers.deployment.runners import load_runner, load_trained, models_of, torch_runner
@@ -26,13 +28,14 @@ PROBE = [
     for start in ("", "A film both loud and", "Not once in its two hours is it", "Zebras & naïve jazz:", "Is the plot")
     for word in ("wonderful.", "awful!", "dull", "unexpectedly moving,", "fine?", "a waste of time", "(xylophonic)")
 ]
+LONG = "one more time " * 200
 
 
 def export(
     student: str,
     output: Path,
     kind: str = "onnx",
-    texts: list[str] | None = None,
+    texts: list | None = None,
     vocabulary_of: list[str] | None = None,
     accept_changes: float = ACCEPTED_CHANGES,
 ) -> dict:
@@ -41,7 +44,9 @@ def export(
     `student` is the folder of a run or of a classifier, or a hub id; `kind` one of `FORMATS`, of which "numpy" is for
     a static student and needs no ONNX. Batch size and length
     stay free, up to the student's max_length. `vocabulary_of`: see `trim_vocabulary`. Returns what export.json holds:
-    labels, max_length in tokens, bytes, changed_predictions on `texts` (default: some sentences of ours), ...
+    task, labels, max_length in tokens, bytes, changed_predictions on `texts` (default: some sentences of ours), ... A
+    student that was trained on pairs is exported for pairs, and so is one whose `texts` are tuples of two. Of a number
+    a prediction has changed where it moves by more than a twentieth of the numbers' standard deviation.
 
     Raises UserError where the student cannot be loaded or exported, where `output` holds anything else, where fp32
     logits stray more than 1e-4 from PyTorch's, and where more predictions change than the share `accept_changes`.
@@ -51,16 +56,22 @@ def export(
     if output.is_dir() and any(output.iterdir()) and not (output / "export.json").is_file():
         raise UserError(f"{output} holds files that are no export: choose another output folder")
     model, tokenizer = load_trained(student_folder(student))
-    texts, facts = texts or PROBE, {}
-    answers = torch_runner(model, tokenizer).logits(texts).argmax(-1)
     if kind == "numpy" and not isinstance(model, models.StaticForSequenceClassification):
         raise UserError(f"a {type(model).__name__} needs --format onnx or onnx-int8: numpy is for --student static")
+    pairs = bool(getattr(model.config, "text_pairs", False) or texts and not isinstance(texts[0], str))
+    if pairs and texts and isinstance(texts[0], str):
+        raise UserError("this student reads pairs of texts: name the second's column, too, with --text-pair-column")
+    texts, facts = texts or _probe(pairs), {}
+    runner = torch_runner(model, tokenizer)
+    if kind == "numpy" and runner.task is not Task.ONE:
+        raise UserError("--format numpy answers with one label out of several: take onnx or onnx-int8")
+    answers = runner.logits(texts)
     if vocabulary_of is not None:
         model, tokenizer = trim_vocabulary(model, tokenizer, vocabulary_of)
 
     def save(path: str) -> None:
         facts.update(_write(model, tokenizer, Path(path), kind, texts))
-        facts["changed_predictions"] = int((exported_logits(Path(path), texts).argmax(-1) != answers).sum())
+        facts["changed_predictions"] = _changed(answers, exported_logits(Path(path), texts), runner.task)
         Path(path, "export.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         _require_few_changes(facts, accept_changes)
 
@@ -69,6 +80,24 @@ def export(
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     return facts
+
+
+def _probe(pairs: bool) -> list:
+    return list(zip(PROBE, PROBE[::-1], strict=True)) if pairs else PROBE
+
+
+def _changed(before: np.ndarray, after: np.ndarray, task: Task) -> int:
+    """The rows whose answer is another one."""
+    if task is Task.NUMBER:
+        return int((np.abs(after - before) > 0.05 * before.std()).sum())
+    said = (predictions(before, task), predictions(after, task))
+    return round(len(before) * (1 - evaluation.agreement(*said)))
+
+
+def _reads_types(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a model reads to which text of a pair a token belongs: not DistilBERT, RoBERTa, MPNet or ModernBERT."""
+    taken = "token_type_ids" in inspect.signature(model.forward).parameters
+    return taken and getattr(model.config, "type_vocab_size", 0) > 1 and "token_type_ids" in tokenizer.model_input_names
 
 
 def _require_few_changes(facts: dict, accepted: float) -> None:
@@ -85,14 +114,14 @@ def student_folder(given: str) -> str:
     return next((model.folder for model in models_of([given]) if model.name == "student"), given)
 
 
-def _write(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, kind: str, texts: list[str]
-) -> dict:
+def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, kind: str, texts: list) -> dict:
     """Export into an existing folder; in fp32 first, which has to answer as PyTorch does. Returns its facts."""
     alone, runner = kind == "numpy", torch_runner(model, tokenizer)
     target = folder / ("model.safetensors" if alone else "model.onnx")
+    pairs = not isinstance(texts[0], str)
     facts = {
-        "format": kind, "parameters": runner.parameters, "vocabulary": model.config.vocab_size, "labels": runner.labels,
+        "format": kind, "task": runner.task, "pairs": pairs, "parameters": runner.parameters,
+        "vocabulary": model.config.vocab_size, "labels": runner.labels,
         "max_length": tokenizer.model_max_length, "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
     }  # fmt: skip
     (folder / "export.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -101,8 +130,8 @@ def _write(
     if alone:
         save_model(model, str(target))
     else:
-        to_onnx(model, target)
-    for probe in (PROBE, ["one more time " * 200], *([] if kind == "onnx-int8" else [texts])):
+        to_onnx(model, target, pairs and _reads_types(model, tokenizer))
+    for probe in (_probe(pairs), [(LONG, LONG) if pairs else LONG], *([] if kind == "onnx-int8" else [texts])):
         difference = float(np.abs(runner.logits(probe) - exported_logits(folder, probe)).max())
         if not difference <= TOLERANCE:
             raise UserError(
@@ -117,7 +146,7 @@ def _write(
     return facts | {"largest_logit_difference": difference}
 
 
-def exported_logits(folder: Path, texts: list[str]) -> np.ndarray:
+def exported_logits(folder: Path, texts: list) -> np.ndarray:
     """An exported student's logits, float32 [texts, classes]. Raises UserError for a folder that holds none."""
     return load_runner(str(folder)).logits(texts)
 

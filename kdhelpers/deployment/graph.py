@@ -32,17 +32,20 @@ AttentionInterface.register("onnx", _onnx_attention)
 
 
 class _LogitsOnly(nn.Module):
-    """A classifier that takes two tensors and returns one, as ONNX wants it."""
+    """A classifier that takes two tensors, of pairs a third, and returns one, as ONNX wants it."""
 
     def __init__(self, model: PreTrainedModel, whole_mask: bool):
         super().__init__()
         self.model, self.whole_mask = model, whole_mask
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
         mask = attention_mask
         if self.whole_mask:  # [batch, 1, length, length], true where a token may be read: the operator's shape
             mask = mask.bool()[:, None, None, :].expand(-1, -1, input_ids.shape[1], -1)
-        return self.model(input_ids=input_ids, attention_mask=mask).logits
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.model(input_ids=input_ids, attention_mask=mask, **types).logits
 
 
 @contextlib.contextmanager
@@ -79,19 +82,21 @@ def _ready_for_onnx(model: PreTrainedModel) -> Iterator[bool]:
         yield operator
 
 
-def to_onnx(model: PreTrainedModel, path: Path) -> None:
+def to_onnx(model: PreTrainedModel, path: Path, token_types: bool = False) -> None:
     """Write a classifier as one ONNX file in fp32: int64 input_ids and attention_mask [rows, tokens] to float32 logits.
 
-    The model is left as it came. Raises UserError for a family that torch cannot export.
+    With `token_types` it takes token_type_ids, too, which say of a pair's tokens to which text they belong. The
+    model is left as it came. Raises UserError for a family that torch cannot export.
     """
     ids = torch.tensor([[101, 2023, 102], [101, 2003, 102]]) % model.config.vocab_size
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if token_types else [])]
+    inputs = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(names)]
     free = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)  # a named Dim refuses a length of 1 in torch 2.9
     what = f"a {type(model).__name__} cannot be written as ONNX"
     with _in_one_sentence(what), _ready_for_onnx(model) as operator:
         torch.onnx.export(
-            _LogitsOnly(model, operator).eval(), (ids, torch.ones_like(ids)), str(path), dynamo=True, verbose=False,
-            input_names=["input_ids", "attention_mask"], output_names=["logits"], external_data=False,
-            dynamic_shapes={"input_ids": free, "attention_mask": free},
+            _LogitsOnly(model, operator).eval(), inputs, str(path), dynamo=True, verbose=False,
+            input_names=names, output_names=["logits"], external_data=False, dynamic_shapes=dict.fromkeys(names, free),
             opset_version=23 if operator else 20,  # 23 is the first that has the attention operator
         )  # fmt: skip
 

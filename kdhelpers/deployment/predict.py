@@ -1,16 +1,19 @@
-"""Classify sentences with an exported student. Needs onnxruntime and tokenizers, neither torch nor transformers."""
+"""Ask an exported student about sentences, or pairs of them. Needs onnxruntime and tokenizers, no torch."""
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}  # of tokenizers
+
 
 def card(folder: str | Path) -> dict:
-    """What the folder says of itself: labels, longest input in tokens, padding."""
+    """What the folder says of itself: task, labels, whether it reads pairs, longest input in tokens, padding."""
     return json.loads((Path(folder) / "export.json").read_text(encoding="utf-8"))
 
 
@@ -31,26 +34,35 @@ def load(folder: str | Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     return session, tokenizer, facts["labels"]
 
 
-def encode(sentences: list[str], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
-    """The two inputs of the model, int64 [sentences, tokens]."""
+def encode(sentences: list, tokenizer: Tokenizer, names: Sequence[str] = tuple(FIELDS)[:2]) -> dict[str, np.ndarray]:
+    """The model's inputs of these names, int64 [sentences, tokens]; a pair is a tuple of two texts."""
     rows = tokenizer.encode_batch(sentences)
-    return {
-        "input_ids": np.array([row.ids for row in rows], np.int64),
-        "attention_mask": np.array([row.attention_mask for row in rows], np.int64),
-    }
+    return {name: np.array([getattr(row, FIELDS[name]) for row in rows], np.int64) for name in names}
 
 
-def run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Logits, float32 [sentences, classes]."""
-    return session.run(None, inputs)[0]
+def inputs_of(session: onnxruntime.InferenceSession) -> list[str]:
+    """The names of a model's inputs; a student of pairs may read token_type_ids, too."""
+    return [each.name for each in session.get_inputs()]
 
 
-def logits(sentences: list[str], session: onnxruntime.InferenceSession, tokenizer: Tokenizer) -> np.ndarray:
+def logits(sentences: list, session: onnxruntime.InferenceSession, tokenizer: Tokenizer) -> np.ndarray:
     """The student's logits, float32 [sentences, classes]."""
-    return run(session, encode(sentences, tokenizer))
+    return session.run(None, encode(sentences, tokenizer, inputs_of(session)))[0]
+
+
+def answer(row: np.ndarray, labels: list[str], task: str = "one-label") -> str:
+    """Logits [classes] in words: the likeliest label, all labels that are likelier than not, or a number."""
+    if task == "number":
+        return f"{row[0]:.3f}"
+    if task == "several-labels":
+        return "|".join(label for label, value in zip(labels, row, strict=True) if value > 0) or "|"
+    return labels[int(row.argmax())]
 
 
 if __name__ == "__main__":
-    session, tokenizer, labels = load(Path(__file__).parent)
-    for sentence in sys.argv[1:]:
-        print(f"{labels[int(logits([sentence], session, tokenizer).argmax())]}\t{sentence}")
+    here = Path(__file__).parent
+    session, tokenizer, labels = load(here)
+    facts, asked = card(here), list(sys.argv[1:])
+    for sentence in zip(asked[::2], asked[1::2], strict=True) if facts.get("pairs") else asked:
+        said = answer(logits([sentence], session, tokenizer)[0], labels, facts.get("task", "one-label"))
+        print(said, *([sentence] if isinstance(sentence, str) else sentence), sep="\t")

@@ -13,7 +13,7 @@ import torch
 from sklearn.pipeline import Pipeline
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from kdhelpers import data, models
+from kdhelpers import data, evaluation, models
 from kdhelpers.deployment import predict, predict_static
 from kdhelpers.errors import UserError
 
@@ -23,26 +23,56 @@ KINDS = {"onnx": "ONNX fp32", "onnx-int8": "ONNX int8", "numpy": "numpy fp32"}
 
 @dataclass(frozen=True)
 class Runner:
-    """A model ready to answer: `encode` turns sentences into inputs, `run` turns inputs into logits [rows, classes]."""
+    """A model ready to answer: `encode` turns sentences into inputs, `run` turns inputs into logits [rows, classes].
+
+    A sentence is a text, or a tuple of two texts for a model of pairs.
+    """
 
     name: str
     kind: str  # "PyTorch fp32", or one of `KINDS`
     bytes: int  # of the weights' file
     parameters: int
     labels: list[str]
-    encode: Callable[[list[str]], dict]
+    encode: Callable[[list], dict]
     run: Callable[[dict], np.ndarray]
+    task: data.Task = data.Task.ONE
 
-    def logits(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
+    def logits(self, texts: list, batch_size: int = 64) -> np.ndarray:
         """Float32 [texts, classes], in the texts' own order; texts of like length are read together."""
-        order = np.argsort([len(text) for text in texts], kind="stable")
+        order = np.argsort(
+            [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts], kind="stable"
+        )
         starts = range(0, len(texts), batch_size)
         batches = [[texts[i] for i in order[start : start + batch_size]] for start in starts]
         return np.concatenate([self.run(self.encode(batch)) for batch in batches])[np.argsort(order)]
 
-    def accuracy(self, texts: list[str], labels: list[str]) -> float:
-        """The share of the texts whose class is right. Raises UserError for a label that the model does not know."""
-        return float((self.class_ids(labels) == self.logits(texts, BATCH).argmax(-1)).mean())
+    def accuracy(self, texts: list, labels: list) -> float:
+        """The share of the texts whose class, or whose labels, are right; of a number RMSE. Raises as `truths`."""
+        return self.merit(self.logits(texts, BATCH), self.truths(labels))
+
+    def merit(self, logits: np.ndarray, truths: np.ndarray) -> float:
+        """The same of logits [rows, classes] and what `truths` returns."""
+        said = data.predictions(logits, self.task)
+        if self.task is data.Task.NUMBER:
+            return float(np.sqrt(np.mean((said - truths) ** 2)))
+        return evaluation.agreement(said, truths)
+
+    def truths(self, labels: list) -> np.ndarray:
+        """Labels as arrays: class ids [rows], 0 and 1 [rows, labels], or numbers [rows]; several are lists of names.
+
+        Raises UserError for a label that the model does not know.
+        """
+        if self.task is data.Task.SEVERAL:
+            table = np.zeros((len(labels), len(self.labels)))
+            for row, names in zip(table, labels, strict=True):
+                row[self.class_ids(names)] = 1
+            return table
+        if self.task is data.Task.ONE:
+            return self.class_ids(labels)
+        try:
+            return np.array(labels, dtype=float)
+        except ValueError as error:
+            raise UserError(f"{self.name} answers with numbers, and a label of the rows is none ({error})") from error
 
     def class_ids(self, labels: list[str]) -> np.ndarray:
         """The ids of these labels among the model's, int64 [rows]. Raises UserError for one that it does not know."""
@@ -53,7 +83,7 @@ class Runner:
                 f"{self.name} does not know the label {labels[found.index(None)]!r} of the rows, only "
                 f"{', '.join(self.labels)}: name rows with these labels, --rows FILE --label-column NAME"
             )
-        return np.array(found)
+        return np.array(found, dtype=int)
 
 
 def load_runner(folder: str, threads: int = 0, name: str = "model") -> Runner:
@@ -68,26 +98,23 @@ def load_runner(folder: str, threads: int = 0, name: str = "model") -> Runner:
         return torch_runner(model, tokenizer, name, path / "model.safetensors")
     try:
         card = predict.card(path)
-        script: Any = predict_static if card["format"] == "numpy" else predict
-        model, tokenizer, labels = script.load(path, threads)
         size = max(file.stat().st_size for file in path.glob("model.*"))
         runner = Runner(
-            name, KINDS[card["format"]], size, card["parameters"], labels,
-            lambda sentences: script.encode(sentences, tokenizer),
-            lambda inputs: script.run(model, inputs),
+            name, KINDS[card["format"]], size, card["parameters"], card["labels"], *_reader(path, threads, card),
+            data.Task(card.get("task", data.Task.ONE)),
         )  # fmt: skip
         logits = runner.logits(["A text."])
     except Exception as error:  # onnxruntime's have no class in common
         raise UserError(f"the export in {folder} cannot be read ({type(error).__name__}): make it again") from error
-    _require_right(logits, labels, folder)
+    _require_right(logits, runner, folder)
     return runner
 
 
 def load_trained(folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A trained classifier in eval mode and its tokenizer, which cuts texts at what both can read.
 
-    That is the run's max_length where the model comes from a run. Raises UserError for a model that is not a trained
-    choice of one class, for a tokenizer that cannot go with it, and for logits that cannot be right.
+    That is the run's max_length where the model comes from a run. Raises UserError for a model without a trained head,
+    for a tokenizer that cannot go with it, and for logits that cannot be right.
     """
     loaded = models.load_classifier(folder, None, "model")
     if not loaded.has_head:
@@ -97,7 +124,7 @@ def load_trained(folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]
         raise UserError(f"the tokenizer in {folder} has no fast form (tokenizer.json), or no padding token")
     tokenizer.model_max_length = models.usable_length(tokenizer, model.config)
     runner = torch_runner(model, tokenizer)
-    _require_right(runner.logits(["A text.", "text " * 600]), runner.labels, folder)
+    _require_right(runner.logits(["A text.", "text " * 600]), runner, folder)
     return model, tokenizer
 
 
@@ -112,13 +139,25 @@ def torch_runner(
         with torch.inference_mode():
             return model(**batch).logits.numpy()
 
-    def encode(sentences: list[str]) -> dict:
-        batch = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
+    def encode(sentences: list) -> dict:
+        columns = [sentences] if isinstance(sentences[0], str) else map(list, zip(*sentences, strict=True))
+        batch = tokenizer(*columns, padding=True, truncation=True, return_tensors="pt")
         return {name: tensor for name, tensor in batch.items() if name in accepted}
 
     size = weights.stat().st_size if weights and weights.is_file() else 4 * parameters
     labels = [str(name) for _, name in sorted((model.config.id2label or {}).items())]
-    return Runner(name, "PyTorch fp32", size, parameters, labels, encode, run)
+    task = models.task_of(model.config, name)
+    return Runner(name, "PyTorch fp32", size, parameters, labels, encode, run, task)
+
+
+def _reader(path: Path, threads: int, card: dict) -> tuple[Callable, Callable]:
+    """`encode` and `run` of an exported student."""
+    if card["format"] == "numpy":
+        weights, tokenizer, _ = predict_static.load(path)
+        return lambda texts: predict_static.encode(texts, tokenizer), lambda inputs: predict_static.run(weights, inputs)
+    session, tokenizer, _ = predict.load(path, threads)
+    names = predict.inputs_of(session)
+    return lambda texts: predict.encode(texts, tokenizer, names), lambda inputs: session.run(None, inputs)[0]
 
 
 def baseline_runner(baseline: Pipeline, labels: list[str], name: str = "baseline") -> Runner:
@@ -130,10 +169,10 @@ def baseline_runner(baseline: Pipeline, labels: list[str], name: str = "baseline
     )  # fmt: skip
 
 
-def _require_right(logits: np.ndarray, labels: list[str], folder: str) -> None:
-    columns = logits.shape[-1]
-    if columns != len(labels) or columns < 2:
-        raise UserError(f"{folder} has {columns} logits a text and {len(labels)} labels: one for each class is needed")
+def _require_right(logits: np.ndarray, runner: Runner, folder: str) -> None:
+    columns, labels = logits.shape[-1], len(runner.labels)
+    if columns != labels or columns < 2 and runner.task is data.Task.ONE:
+        raise UserError(f"{folder} has {columns} logits a text and {labels} labels: one for each class is needed")
     if not np.isfinite(logits).all():
         raise UserError(f"the logits of {folder} hold NaN or infinite values: its weights are damaged, load others")
 

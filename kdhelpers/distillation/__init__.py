@@ -1,7 +1,17 @@
 """Distillation itself: the losses, the Trainer, the column of the teacher's answers, and whole runs."""
 
 from kdhelpers.distillation.answers import Answers, answers_from, answers_from_file, ask
-from kdhelpers.distillation.losses import distillation_loss, hard_label_loss, soft_target_loss, soft_targets
+from kdhelpers.distillation.losses import (
+    distillation_loss,
+    hard_label_loss,
+    hard_labels_loss,
+    hard_number_loss,
+    loss_for,
+    soft_labels_loss,
+    soft_number_loss,
+    soft_target_loss,
+    soft_targets,
+)
 from kdhelpers.distillation.pipeline import distill
 from kdhelpers.distillation.prepared import Prepared, build_control, build_student, labelled, prepare, train_student
 from kdhelpers.distillation.shards import label
@@ -30,7 +40,8 @@ from kdhelpers.distillation.training import (
 __all__ = [
     "Answers", "DistillationTrainer", "DistillationTrainingArguments", "Fit", "Prepared", "Training",
     "add_teacher_logits", "answers_from", "answers_from_file", "as_array", "as_column", "ask", "build_control",
-    "build_student", "distill", "distillation_loss", "fit", "hard_answers", "hard_label_loss", "label", "labelled",
-    "length_grouping", "load_fit", "logits_fingerprint", "mean_of_probabilities", "prepare", "ready_to_train",
-    "save_fit", "soft_target_loss", "soft_targets", "steps_for", "table_hash", "train_student", "trainer_for",
+    "build_student", "distill", "distillation_loss", "fit", "hard_answers", "hard_label_loss", "hard_labels_loss",
+    "hard_number_loss", "label", "labelled", "length_grouping", "load_fit", "logits_fingerprint", "loss_for",
+    "mean_of_probabilities", "prepare", "ready_to_train", "save_fit", "soft_labels_loss", "soft_number_loss",
+    "soft_target_loss", "soft_targets", "steps_for", "table_hash", "train_student", "trainer_for",
 ]  # fmt: skip

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from scipy.special import logit
 
 from kdhelpers import data
+from kdhelpers.data import Task
 from kdhelpers.errors import UserError
 from kdhelpers.runtime import progress_bar
 from kdhelpers.storage import cache_home, fingerprint
@@ -20,32 +22,38 @@ from kdhelpers.storage import cache_home, fingerprint
 log = logging.getLogger(__name__)
 
 SMALLEST = 1e-6  # stands for a probability of 0, whose logarithm is no number
-Function = Callable[[list[str]], Any]  # texts to answers, [texts, classes]
+Function = Callable[[list], Any]  # texts, or pairs of texts, to answers [texts, classes]
 
 
 @dataclass(frozen=True)
 class Answers:
     """A teacher that is no model here, as `prepare(settings, teacher=...)` takes it.
 
-    `of(rows, label_names)` returns float32 logits [rows, classes] for rows with `id` and `text`, in the order of the
-    label names, or None where it knows no answer for any of them.
+    `of(rows, label_names)` returns float32 logits [rows, classes] for rows with `id` and `text` (of sentence pairs
+    `text_pair`, too), in the order of the label names, or None where it knows no answer for any of them. Where the rows
+    are not for one label their task is its third argument.
     """
 
     source: str
-    of: Callable[[Dataset, list[str]], np.ndarray | None]
+    of: Callable[..., np.ndarray | None]
     label_names: tuple[str, ...] = ()  # empty: those of the rows
 
 
-def as_logits(answers: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
+def as_logits(answers: np.ndarray, where: Callable[[int], str], task: Task = Task.ONE) -> np.ndarray:
     """Probabilities, log-probabilities or logits [rows, classes] as float32 logits; `where(row)` names a row.
 
-    Raises UserError for a value that is no number, for rows of probabilities that do not sum to 1 among others that
-    do, and for percentages, counts and scores of single classes, which are none of the three.
+    Of several labels probabilities need not sum to 1, and values of which one lies outside [0, 1] are logits; numbers
+    [rows, 1] stay what they are. Raises UserError for a value that is no number, for rows of probabilities that do not
+    sum to 1 among others that do, and for percentages, counts and scores of single classes, which are none of the three.
     """
     answers = np.asarray(answers, dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
     if len(bad):
         raise UserError(f"{where(bad[0])} holds NaN or an infinite value: every class needs a number")
+    if task is Task.NUMBER or task is Task.SEVERAL and not ((answers >= 0) & (answers <= 1)).all():
+        return answers.astype(np.float32)
+    if task is Task.SEVERAL:
+        return logit(answers.clip(SMALLEST, 1 - SMALLEST)).astype(np.float32)
     shares, totals = (answers >= 0).all(axis=1), answers.sum(1)
     summed = shares & (np.abs(totals - 1) <= 0.01)
     logs = np.abs(np.exp(np.minimum(answers, 1.0)).sum(1) - 1) <= 0.01
@@ -61,39 +69,56 @@ def as_logits(answers: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
 # --- a file ---------------------------------------------------------------------------------------------------------
 
 
-def answers_from_file(path: str, text_column: str = "text", label_column: str = "label") -> Answers:
+def answers_from_file(
+    path: str,
+    text_column: str = "text",
+    label_column: str = "label",
+    pair_column: str | None = None,
+    task: Task | None = Task.ONE,
+) -> Answers:
     """A .csv, .tsv, .jsonl or .parquet file with a column a class, joined to the rows by `id` or by text.
 
-    The columns hold probabilities, log-probabilities or logits. Raises UserError, naming the line, for what is no
-    number, for a row that is there twice, and for a file without anything to join by; and when it is asked, for other
-    classes than the rows', and for rows of which it knows some and not all.
+    The columns hold probabilities, log-probabilities or logits, or one column a number; of sentence pairs both texts
+    are joined by. A `task` of None is left to the rows. Raises UserError, naming the line, for what is no number, for a
+    row that is there twice, and for a file without anything to join by; and when it is asked, for other classes than
+    the rows', and for rows of which it knows some and not all.
     """
     records = data.read_records(path, [])
     columns = list(records[0][1])
-    keys = [column for column in ("id", text_column) if column in columns]
-    classes = [column for column in columns if column not in ("id", text_column, label_column)]
+    texts = (text_column, pair_column) if pair_column else (text_column,)
+    keys = [key for key in (("id",), texts) if set(key) <= set(columns)]
+    classes = [column for column in columns if column not in ("id", label_column, *texts)]
     if not keys:
-        raise UserError(f"{path} has neither a column 'id' nor {text_column!r} to join its answers by")
+        both = f"both {text_column!r} and {pair_column!r}" if pair_column else repr(text_column)
+        raise UserError(f"{path} has neither a column 'id' nor {both} to join its answers by")
     if not classes:
         raise UserError(f"{path} has no column of answers, only {', '.join(columns)}: it needs one for every class")
     table = np.array([[_number(place, record, name) for name in classes] for place, record in records])
-    logits = as_logits(table, lambda row: records[row][0])
+    known = None if task is None else as_logits(table, lambda row: records[row][0], task)
     places = {key: _unique(records, key) for key in keys}
 
-    def of(rows: Dataset, label_names: list[str]) -> np.ndarray | None:
-        order = _in_order(path, classes, label_names)
+    def of(rows: Dataset, label_names: list[str], task: Task = Task.ONE) -> np.ndarray | None:
+        order = [0] if task is Task.NUMBER and len(classes) == 1 else _in_order(path, classes, label_names)
+        logits = as_logits(table, lambda row: records[row][0], task) if known is None else known
         for key in keys:
-            found = [places[key].get(value) for value in rows["id" if key == "id" else "text"][:]]
-            known = [row for row in found if row is not None]
-            if known and len(known) < len(found):
-                first = rows[found.index(None)]
-                missing = f"{len(found) - len(known):,} of {len(found):,} rows have no answer in {path} by {key!r}"
-                raise UserError(f"{missing}, the first is {first['text'][:60]!r}")
-            if known:
-                return logits[known][:, order]
+            found = _found(places[key], rows, key, path)
+            if found is not None:
+                return logits[found][:, order]
         return None
 
     return Answers(path, of, tuple(classes))
+
+
+def _found(places: dict, rows: Dataset, key: tuple[str, ...], path: str) -> list[int] | None:
+    """The line of each row's answer; None where there is none for any."""
+    found = [places.get(value) for value in (rows["id"][:] if key == ("id",) else data.texts_of(rows))]
+    known = [row for row in found if row is not None]
+    if known and len(known) < len(found):
+        first = rows[found.index(None)]
+        by = " and ".join(map(repr, key))
+        missing = f"{len(found) - len(known):,} of {len(found):,} rows have no answer in {path} by {by}"
+        raise UserError(f"{missing}, the first is {first['text'][:60]!r}")
+    return known or None
 
 
 def _number(place: str, record: dict, column: str) -> float:
@@ -104,13 +129,15 @@ def _number(place: str, record: dict, column: str) -> float:
         raise UserError(f"{place} has {found!r} for the class {column!r}: every class needs a number") from error
 
 
-def _unique(records: list[tuple[str, dict]], key: str) -> dict[str, int]:
-    """The row of each value of a column that rows are joined by."""
-    rows: dict[str, int] = {}
+def _unique(records: list[tuple[str, dict]], key: tuple[str, ...]) -> dict:
+    """The row of each value of the columns that rows are joined by: a text, or of several columns a tuple."""
+    rows: dict = {}
     for row, (place, record) in enumerate(records):
-        value = str(record[key]).strip()
+        texts = tuple(str(record[column]).strip() for column in key)
+        value = texts if len(key) > 1 else texts[0]
         if value in rows:
-            raise UserError(f"{place} answers for {key} {value[:60]!r} again, after {records[rows[value]][0]}")
+            shown = ", ".join(f"{text[:60]!r}" for text in texts)
+            raise UserError(f"{place} answers for {' and '.join(key)} {shown} again, after {records[rows[value]][0]}")
         rows[value] = row
     return rows
 
@@ -131,22 +158,23 @@ def answers_from(function: Function, name: str, label_names: Sequence[str] = (),
     """A function from a list of texts to [texts, classes] as a teacher: an API, an LLM, a rule.
 
     It returns probabilities, log-probabilities or logits in the order of the rows' classes (`label_names`, where the
-    rows have no labels to tell them). `name` and `how` are those of `ask`.
+    rows have no labels to tell them); of a number [texts, 1]. Of sentence pairs it is given a list of tuples (text,
+    second text). `name` and `how` are those of `ask`.
     """
 
-    def of(rows: Dataset, names: list[str]) -> np.ndarray:
-        texts = list(rows["text"][:])
+    def of(rows: Dataset, names: list[str], task: Task = Task.ONE) -> np.ndarray:
+        texts = data.texts_of(rows)
         answers = ask(function, texts, name, **how)
         if answers.shape[1] != len(names):
             raise UserError(f"{name} answers for {answers.shape[1]} classes; the rows' are {', '.join(names)}")
-        return as_logits(answers, lambda row: f"{name}'s answer to {texts[row][:60]!r}")
+        return as_logits(answers, lambda row: f"{name}'s answer to {texts[row][:60]!r}", task)
 
     return Answers(name, of, tuple(label_names))
 
 
 def ask(
     function: Function,
-    texts: list[str],
+    texts: list,
     name: str,
     *,
     batch_size: int = 32,
@@ -155,7 +183,7 @@ def ask(
 ) -> np.ndarray:
     """What `function` answers for each text, float64 [texts, classes]: asked in batches, each text once, and kept.
 
-    Answers are kept on disk under `name` after every batch, so that what was paid for is not asked again, after an
+    A pair of texts is a tuple. Answers are kept on disk under `name` after every batch, so that what was paid for is not asked again, after an
     interruption or in another run: give another name to another model, prompt or version. A failure of the network
     (OSError, a time-out, HTTP 408, 429 and 5xx) is tried again, `attempts` times, after `wait` seconds, then twice as
     long, or as long as the server's Retry-After says. Raises UserError where that did not help, and for an answer of
@@ -183,8 +211,9 @@ def ask(
     return np.array([kept[_key(text)] for text in texts])
 
 
-def _key(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _key(text: str | tuple[str, str]) -> str:
+    whole = text if isinstance(text, str) else json.dumps(text)
+    return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
 def _kept(path: Path) -> dict[str, list[float]]:
@@ -199,7 +228,7 @@ def _kept(path: Path) -> dict[str, list[float]]:
     return kept
 
 
-def _asked(function: Function, batch: list[str], name: str, attempts: int, wait: float) -> np.ndarray:
+def _asked(function: Function, batch: list, name: str, attempts: int, wait: float) -> np.ndarray:
     for attempt in range(1, attempts + 1):
         try:
             answers = np.asarray(function(batch), dtype=np.float64)

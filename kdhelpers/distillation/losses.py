@@ -1,14 +1,17 @@
 """The distillation loss: pure functions on tensors, nothing else.
 
-Shapes: `logits` are [batch, classes], `labels` are [batch] with -100 for a row whose label is withheld.
+Shapes: `logits` are [batch, classes], `labels` are [batch] with -100 for a row whose label is withheld. Of several
+labels at once `labels` are [batch, labels] of 0 and 1, of a number [batch] with logits [batch, 1]; there a row whose
+label is withheld is NaN. `loss_for` chooses by task.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-from kdhelpers.data import UNLABELLED
+from kdhelpers.data import UNLABELLED, Task
 from kdhelpers.errors import UserError
 from kdhelpers.settings import check_option
 
@@ -34,19 +37,48 @@ def soft_target_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor,
     classes, shapes that differ, and teacher logits that are not finite.
     """
     check_option("temperature", temperature)
+    _check_answers(student_logits, teacher_logits)
+    if student_logits.shape[-1] < 2:
+        raise UserError("logits of one class teach nothing, their softmax is always 1: give two classes or more")
+    with torch.autocast(student_logits.device.type, enabled=False):
+        student = F.log_softmax(student_logits.float() / temperature, dim=-1)
+        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
+        return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def _check_answers(student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> None:
     ours, theirs = tuple(student_logits.shape), tuple(teacher_logits.shape)
     if ours != theirs:
         raise UserError(
             f"student logits have shape {ours}, teacher logits {theirs}: give both the same rows and classes"
         )
-    if ours[-1] < 2:
-        raise UserError("logits of one class teach nothing, their softmax is always 1: give two classes or more")
     if not torch.isfinite(teacher_logits).all():
         raise UserError("teacher logits hold NaN or infinite values: the teacher (or its cache) is broken")
+
+
+def soft_labels_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T^2 times the binary KL(teacher || student) at temperature T, averaged over rows and labels.
+
+    With p = sigmoid(teacher / T) and q = sigmoid(student / T), of each label for itself,
+
+        T^2 * mean(p * log(p / q) + (1 - p) * log((1 - p) / (1 - q)))
+
+    which is `soft_target_loss` for the two classes "has it" and "has it not". The rest is as there.
+    """
+    check_option("temperature", temperature)
+    _check_answers(student_logits, teacher_logits)
     with torch.autocast(student_logits.device.type, enabled=False):
-        student = F.log_softmax(student_logits.float() / temperature, dim=-1)
-        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
-        return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        student, teacher = student_logits.float() / temperature, teacher_logits.detach().float() / temperature
+        yes, no = F.logsigmoid(teacher), F.logsigmoid(-teacher)
+        gain = yes.exp() * (yes - F.logsigmoid(student)) + no.exp() * (no - F.logsigmoid(-student))
+        return temperature**2 * gain.mean()
+
+
+def soft_number_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Mean squared distance to the teacher's number, in fp32, whatever the temperature. Raises UserError as above."""
+    _check_answers(student_logits, teacher_logits)
+    with torch.autocast(student_logits.device.type, enabled=False):
+        return F.mse_loss(student_logits.float(), teacher_logits.detach().float())
 
 
 def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
@@ -61,6 +93,27 @@ def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing:
             logits, labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=label_smoothing
         )
         return total / len(labels)
+
+
+def hard_labels_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Binary cross-entropy, averaged over a row's labels, then as `hard_label_loss`: divided by all rows of the batch.
+
+    `label_smoothing` s makes 1 - s / 2 of a 1 and s / 2 of a 0.
+    """
+    known = ~labels.isnan().any(-1)
+    with torch.autocast(logits.device.type, enabled=False):
+        smooth = labels.float() * (1 - label_smoothing) + label_smoothing / 2
+        rows = F.binary_cross_entropy_with_logits(logits.float()[known], smooth[known], reduction="none").mean(-1)
+        return rows.sum() / len(labels)
+
+
+def hard_number_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Squared error summed over the labelled rows and divided by all rows, as above. Raises UserError if smoothed."""
+    if label_smoothing:
+        raise UserError("a number has no other classes to smooth its label with: leave label smoothing out")
+    known = ~labels.isnan()
+    with torch.autocast(logits.device.type, enabled=False):
+        return F.mse_loss(logits[:, 0].float()[known], labels.float()[known], reduction="sum") / len(labels)
 
 
 def distillation_loss(
@@ -78,14 +131,43 @@ def distillation_loss(
     and alpha 1 no teacher. Raises UserError for alpha outside [0, 1], for what a term needs and is not there, and what
     `soft_target_loss` raises.
     """
+    numbers = {"alpha": alpha, "temperature": temperature, "label_smoothing": label_smoothing}
+    return _weighted(Task.ONE, student_logits, teacher_logits, labels, **numbers)
+
+
+HARD: dict[Task, Loss] = {
+    Task.ONE: hard_label_loss,
+    Task.SEVERAL: hard_labels_loss,
+    Task.NUMBER: hard_number_loss,
+}
+SOFT: dict[Task, Loss] = {
+    Task.ONE: soft_target_loss,
+    Task.SEVERAL: soft_labels_loss,
+    Task.NUMBER: soft_number_loss,
+}
+
+
+def loss_for(task: Task) -> Loss:
+    """`distillation_loss` with the two terms of a task: alpha * hard + (1 - alpha) * soft."""
+    return distillation_loss if task is Task.ONE else functools.partial(_weighted, task)
+
+
+def _weighted(
+    task: Task,
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    **numbers: float,
+) -> torch.Tensor:
+    alpha, temperature = numbers["alpha"], numbers["temperature"]
     check_option("alpha", alpha)
     loss = student_logits.new_zeros((), dtype=torch.float32)
     if alpha > 0:
         if labels is None:
             raise UserError(f"alpha is {alpha}, so labels are needed: give the column 'labels', or set alpha to 0")
-        loss = loss + alpha * hard_label_loss(student_logits, labels, label_smoothing)
+        loss = loss + alpha * HARD[task](student_logits, labels, numbers.get("label_smoothing", 0.0))
     if alpha < 1:
         if teacher_logits is None:
             raise UserError(f"alpha is {alpha}, so a teacher is needed: pass teacher=, or rows with 'teacher_logits'")
-        loss = loss + (1 - alpha) * soft_target_loss(student_logits, teacher_logits, temperature)
+        loss = loss + (1 - alpha) * SOFT[task](student_logits, teacher_logits, temperature)
     return loss

@@ -126,8 +126,10 @@ def planned(prepared: Prepared, folder: Path) -> dict[str, tuple[Prepared, dict]
         if settings.controls == "all":
             plans["second_control"] = _with(prepared, on_labels(settings, seed=settings.seed + 1)), {"rows": few}
     plans["student"] = prepared, {"rows": every_row, "teacher": live}
-    if settings.controls == "all" and data.TEACHER_LOGITS in every_row.column_names:
-        plans["hard_answers"] = _with(prepared, on_labels(settings)), {"rows": hard_answers(every_row)}
+    if settings.controls == "all" and prepared.task is data.Task.NUMBER:
+        log.info("no student on hard answers: a number has none, the teacher's answers are numbers themselves")
+    elif settings.controls == "all" and data.TEACHER_LOGITS in every_row.column_names:
+        plans["hard_answers"] = _with(prepared, on_labels(settings)), {"rows": hard_answers(every_row, prepared.task)}
     usual = {"steps": steps, "resume": settings.resume}
     return {name: (own, usual | how | {"name": name, "folder": folder / name}) for name, (own, how) in plans.items()}
 

@@ -20,6 +20,7 @@ from kdhelpers.distillation.teacher_logits import (
     as_array,
     mean_of_probabilities,
     table_hash,
+    token_columns,
     with_column,
 )
 from kdhelpers.distillation.training import Fit, Training, fit, load_fit, ready_to_train, rehearse, save_fit
@@ -64,8 +65,13 @@ class Prepared:
         return self.rows.label_names
 
     def labels(self, split: str) -> np.ndarray:
-        """The class ids of a split, int64 [rows]."""
+        """The labels of a split: class ids int64 [rows], 0 and 1 [rows, labels], or numbers [rows]."""
         return np.array(self.splits[split]["labels"])
+
+    @property
+    def task(self) -> data.Task:
+        """What is asked of a text."""
+        return self.rows.task
 
     def logits(self, model: PreTrainedModel, split: str) -> np.ndarray:
         """A model's logits on a split, in fp32, float32 [rows, classes]; the teacher reads its own tokens."""
@@ -98,7 +104,8 @@ def prepare(
     """
     settings = settings or recipe()
     if teacher is None and settings.teacher_answers:
-        teacher = answers_from_file(settings.teacher_answers, settings.text_column, settings.label_column)
+        columns = settings.text_column, settings.label_column, settings.text_pair_column
+        teacher = answers_from_file(settings.teacher_answers, *columns, task=None)
     if teacher is not None:
         return _answered(settings, teacher)
     rows, loaded = _rows_and_teacher(settings)
@@ -114,7 +121,7 @@ def prepare(
         prepared = dataclasses.replace(prepared, teacher_fit=train_teacher(prepared, folder))
     judged = "validation" if "validation" in prepared.splits else "test"
     logits, labels = prepared.logits(prepared.teacher, judged), prepared.labels(judged)
-    evaluation.check_teacher(logits, labels, prepared.label_names, settings.accept_teacher)
+    evaluation.check_teacher(logits, labels, prepared.label_names, settings.accept_teacher, prepared.task)
     if not answers or settings.alpha == 1 or settings.live_teacher:
         return prepared
     with runtime.first_process_first():
@@ -143,10 +150,12 @@ def _with_ensemble(prepared: Prepared) -> Prepared:
         for seed, name in enumerate(settings.ensemble, settings.seed + 1)
     ]
     teachers = [prepared, *others]
-    column = mean_of_probabilities([as_array(one.splits["train"]) for one in teachers])
+    column = mean_of_probabilities([as_array(one.splits["train"]) for one in teachers], prepared.task)
     held_out = [split for split in ("validation", "test") if split in prepared.splits]
-    answers = {split: mean_of_probabilities([one.logits(one.teacher, split) for one in teachers]) for split in held_out}
-    log.info("the mean of %d teachers' probabilities is taught", len(teachers))
+    said = {split: [one.logits(one.teacher, split) for one in teachers] for split in held_out}
+    answers = {split: mean_of_probabilities(each, prepared.task) for split, each in said.items()}
+    what = "answers" if prepared.task is data.Task.NUMBER else "probabilities"
+    log.info("the mean of %d teachers' %s is taught", len(teachers), what)
     return dataclasses.replace(
         _with_column(prepared, with_column(prepared.splits["train"], column)),
         logits_seconds=sum(one.logits_seconds for one in teachers),
@@ -174,37 +183,39 @@ def _answered(settings: RunSettings, teacher: Answers) -> Prepared:
     log.info("teacher: the answers of %s", teacher.source)
     with runtime.first_process_first():
         order = [split for split in ("validation", "test", "train") if split in splits]
-        answers = {split: teacher.of(splits[split], rows.label_names) for split in order}
+        task = [] if rows.task is data.Task.ONE else [rows.task]
+        answers = {split: teacher.of(splits[split], rows.label_names, *task) for split in order}
     found = {split: logits for split, logits in answers.items() if logits is not None}
     if "train" not in found:
         raise UserError(f"{teacher.source} answers for none of the training rows: give it their ids or texts")
     judged = next((split for split in ("validation", "test") if split in found), None)
     if judged:
-        evaluation.check_teacher(found[judged], prepared.labels(judged), rows.label_names, settings.accept_teacher)
+        labels, accept = prepared.labels(judged), settings.accept_teacher
+        evaluation.check_teacher(found[judged], labels, rows.label_names, accept, rows.task)
     if "test" not in found:
         log.info("%s answers for no test row: the table cannot show how good it is", teacher.source)
     prepared = _with_column(prepared, with_column(splits["train"], found.pop("train")))
     return dataclasses.replace(prepared, answers=found, logits_seconds=time.perf_counter() - started)
 
 
-def _rows(settings: RunSettings, label_names: list[str] | None) -> data.Rows:
+def _rows(settings: RunSettings, label_names: list[str] | None, task: data.Task | None = None) -> data.Rows:
     """The run's rows, and what is to be said of them. Raises UserError."""
     with runtime.first_process_first():
-        rows = data.load_rows(settings, label_names)
+        rows = data.load_rows(settings, label_names, task)
     for note in rows.notes:
         log.info("%s", note)
     log.info("rows: %s", ", ".join(f"{count:,} {name}" for name, count in rows.counts().items()))
     # what is to choose a checkpoint has labels
-    useful = {name: part for name, part in rows.splits.items() if name != "validation" or max(part["label"][:]) >= 0}
+    useful = {n: part for n, part in rows.splits.items() if n != "validation" or data.has_label(part["label"][:]).any()}
     return dataclasses.replace(rows, splits=DatasetDict(useful))
 
 
 def _rows_and_teacher(settings: RunSettings) -> tuple[data.Rows, models.LoadedModel]:
-    """Both agree on the classes; refused is what cannot be learnt from these labels. Raises UserError."""
-    rows = _rows(settings, models.label_names_of(settings.teacher))
+    """Both agree on task and classes; refused is what cannot be learnt from these labels. Raises UserError."""
+    rows = _rows(settings, models.label_names_of(settings.teacher), models.task_of_model(settings.teacher))
     set_seed(settings.seed)
-    loaded = models.load_classifier(settings.teacher, rows.label_names)
-    models.align_labels(loaded, rows.label_names)
+    loaded = models.load_classifier(settings.teacher, rows.label_names, task=rows.task)
+    models.align_labels(loaded, rows.label_names, task=rows.task)
     if not rows.counts()["labelled"] and (settings.alpha > 0 or not loaded.has_head):
         why = f"alpha is {settings.alpha:g}" if loaded.has_head else "the teacher has yet to be fine-tuned"
         raise UserError(f"no training row has a label, and {why}: label some, or give a fine-tuned teacher and alpha 0")
@@ -227,8 +238,12 @@ def _tokens(
         models.require_same_tokenizer(report)
     for tokenizer in (ours, theirs):
         tokenizer.model_max_length = min(settings.max_length, report.usable_length)
+    # a pair needs the types of its tokens where a model reads them: then each model has its own tokenizer's columns
+    same_columns = not rows.pairs or ours.model_input_names == theirs.model_input_names
+    if report.agree and not same_columns and settings.needs_live_teacher:  # one batch for both: with all columns
+        ours, same_columns = max(ours, theirs, key=lambda each: len(each.model_input_names)), True
     splits = data.tokenise(rows.splits, ours, ours.model_max_length)
-    if report.agree:
+    if report.agree and same_columns:
         return splits, ours, splits, ours
     log.info("teacher and student have different tokenizers: each reads every text with its own")
     return splits, ours, data.tokenise(rows.splits, theirs, theirs.model_max_length), theirs
@@ -243,14 +258,15 @@ def check_students(prepared: Prepared) -> None:
     if settings.trainer_options:
         splits, own = prepared.splits, on_labels(settings)
         how = Training(
-            "rehearsal", splits["train"], prepared.tokenizer, own, prepared.machine, splits.get("validation")
-        )
+            "rehearsal", splits["train"], prepared.tokenizer, own, prepared.machine, splits.get("validation"),
+            task=prepared.task,
+        )  # fmt: skip
         rehearse(student, how)
 
 
 def labelled(rows: Dataset) -> Dataset:
     """The tokenised rows that have a label."""
-    return rows.filter(lambda label: label != data.UNLABELLED, input_columns="labels")
+    return rows.select(np.flatnonzero(data.has_label(rows["labels"][:])))
 
 
 def on_labels(settings: RunSettings, **changes: Any) -> RunSettings:
@@ -271,7 +287,7 @@ def train_teacher(prepared: Prepared, folder: Path | None) -> Fit:
                     dropout=None, trainer_options={})  # fmt: skip
     key = storage.fingerprint(
         models.weights_fingerprint(prepared.teacher),
-        [table_hash(part, ("input_ids", "labels")) for part in tables if part is not None],
+        [table_hash(part, (*token_columns(part), "labels")) for part in tables if part is not None],
         [own.epochs, own.learning_rate, own.batch_size, own.warmup, own.train_embeddings, own.seed],
         [machine.precision, machine.processes, __version__, version("torch"), version("transformers")],
     )
@@ -285,7 +301,8 @@ def train_teacher(prepared: Prepared, folder: Path | None) -> Fit:
         log.info("teacher: %.0f M parameters; its training takes ten to twenty minutes on two cores, once", size / 1e6)
     set_seed(settings.seed)
     rows, validation = tables
-    how = Training("teacher", rows, tokenizer, own, machine, validation, folder=folder, patience=2, resume=True)
+    how = Training("teacher", rows, tokenizer, own, machine, validation, folder=folder, patience=2, resume=True,
+                   task=prepared.task)  # fmt: skip
     result = fit(ready_to_train(prepared.teacher, own), how)
     if machine.is_main:
         save_fit(cached, result, tokenizer)
@@ -302,8 +319,8 @@ def build_student(prepared: Prepared) -> PreTrainedModel:
     if settings.student is None:
         parent = prepared.teacher
     else:
-        loaded = models.load_classifier(settings.student, prepared.label_names, "student")
-        models.align_labels(loaded, prepared.label_names, "student")
+        loaded = models.load_classifier(settings.student, prepared.label_names, "student", prepared.task)
+        models.align_labels(loaded, prepared.label_names, "student", prepared.task)
         parent = loaded.model
     layers = settings.student_layers
     if layers is None and settings.student is None:
@@ -320,7 +337,7 @@ def build_control(prepared: Prepared) -> PreTrainedModel:
     if settings.student is not None:
         return build_student(prepared)
     set_seed(settings.seed)
-    backbone = models.load_classifier(settings.teacher, prepared.label_names).model
+    backbone = models.load_classifier(settings.teacher, prepared.label_names, task=prepared.task).model
     layers = models.num_layers(backbone) if settings.student_layers is None else settings.student_layers
     control = models.cut_layers(backbone, layers)
     if prepared.teacher_came_trained:
@@ -334,5 +351,6 @@ def train_student(prepared: Prepared, model: PreTrainedModel, rows: Dataset, **h
     `how` are fields of `Training` that are not the usual ones: name, validation, teacher, steps, folder, options.
     """
     usual = {"name": "student", "settings": prepared.settings, "validation": prepared.splits.get("validation")}
+    usual["task"] = prepared.task
     set_seed(prepared.settings.seed)
     return fit(model, Training(rows=rows, tokenizer=prepared.tokenizer, machine=prepared.machine, **(usual | how)))

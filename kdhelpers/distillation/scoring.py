@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from kdhelpers import data, evaluation, models
 from kdhelpers.distillation.prepared import Prepared, labelled
@@ -17,21 +16,23 @@ from kdhelpers.distillation.training import Fit
 
 
 def baselines(prepared: Prepared) -> dict[str, dict]:
-    """TF-IDF and logistic regression on the labels, and on the teacher's answers: their entries in metrics.json."""
-    train, targets = prepared.splits["train"], {}
+    """TF-IDF and a linear model on the labels, and on the teacher's answers: their entries in metrics.json."""
+    train, task, targets = prepared.splits["train"], prepared.task, {}
     if len(few := labelled(train)):
-        targets["baseline"] = few, np.eye(len(prepared.label_names))[few["labels"][:]]
+        labels = np.array(few["labels"][:])
+        whole = np.eye(len(prepared.label_names))[labels] if task is data.Task.ONE else labels.reshape(len(few), -1)
+        targets["baseline"] = few, whole
     if data.TEACHER_LOGITS in train.column_names:
-        targets["taught_baseline"] = train, softmax(as_array(train), axis=-1)
+        targets["taught_baseline"] = train, data.probabilities(as_array(train), task)
     found = {}
     for name, (rows, target) in targets.items():
         started = time.perf_counter()
-        if (model := models.fit_baseline(list(rows["text"][:]), target)) is None:
+        if (model := models.fit_baseline(data.texts_of(rows), target, task)) is None:
             continue
         seconds = time.perf_counter() - started
         found[name] = {
             "parameters": models.baseline_parameters(model),
-            "logits": models.baseline_logits(model, list(prepared.splits["test"]["text"][:])),
+            "logits": models.baseline_logits(model, data.texts_of(prepared.splits["test"]), task),
             "train_seconds": round(seconds, 1),
         }
     return found
@@ -39,37 +40,37 @@ def baselines(prepared: Prepared) -> dict[str, dict]:
 
 def score(prepared: Prepared, fits: dict[str, Fit], work: Path) -> dict:
     """Score every model on the test rows in fp32, write what a run writes beside metrics.json, and judge."""
-    settings, rows, labels = prepared.settings, prepared.rows, prepared.labels("test")
+    settings, rows, labels, task = prepared.settings, prepared.rows, prepared.labels("test"), prepared.task
     entries = baselines(prepared) | {"teacher": teacher_entry(prepared)}
     for name, result in fits.items():
-        entries[name] = size_of(result) | {"logits": prepared.logits(result.model, "test")}
+        entries[name] = size_of(result, task) | {"logits": prepared.logits(result.model, "test")}
     logits = {name: entry.pop("logits") for name, entry in entries.items()}
     logits = {name: values for name, values in logits.items() if values is not None}
-    metrics: dict[str, Any] = {"recipe": settings.name, "seed": settings.seed, "alpha": settings.alpha}
+    metrics: dict[str, Any] = {"recipe": settings.name, "seed": settings.seed, "alpha": settings.alpha, "task": task}
     metrics |= {"rows": rows.counts(), "test_rows": rows.test_name, "precision": prepared.machine.precision}
     for name, entry in entries.items():
-        scores = evaluation.score(logits[name], labels, logits.get("teacher")) if name in logits else {}
+        scores = evaluation.score(logits[name], labels, logits.get("teacher"), task) if name in logits else {}
         metrics[name] = entry | {f"test_{key}": value for key, value in scores.items()}
     metrics["student"]["teacher_logits_seconds"] = round(prepared.logits_seconds, 1)
-    metrics |= verdicts(logits, labels)
+    metrics |= verdicts(logits, labels, task)
     metrics["max_length"] = prepared.tokenizer.model_max_length
     packages = ("torch", "transformers", "datasets", "evaluate", "accelerate", "scikit-learn")
     metrics["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
     ids = {"teacher": settings.teacher if prepared.teacher_fit else None, "student": settings.student}
     metrics["revisions"] = {name: models.hub_revision(model_id) if model_id else None for name, model_id in ids.items()}
     metrics["revisions"]["dataset"] = rows.revision
-    evaluation.write_predictions(work / "predictions.csv", prepared.splits["test"], logits, rows.label_names)
+    evaluation.write_predictions(work / "predictions.csv", prepared.splits["test"], logits, rows.label_names, task)
     evaluation.write_model_card(work / "student" / "README.md", metrics, rows.label_names)
     evaluation.draw_result(metrics, work / "result.png")
     return metrics
 
 
-def size_of(result: Fit) -> dict[str, Any]:
+def size_of(result: Fit, task: data.Task = data.Task.ONE) -> dict[str, Any]:
     """What metrics.json says of a trained model besides its scores."""
     return {
         "parameters": models.count_parameters(result.model),
         "layers": models.num_layers(result.model),
-        "validation_accuracy": result.validation_accuracy,
+        f"validation_{evaluation.MEASURES[task].key}": result.validation_accuracy,
         "train_seconds": round(result.seconds, 1),
     }
 
@@ -79,28 +80,28 @@ def teacher_entry(prepared: Prepared) -> dict[str, Any]:
     entry: dict[str, Any] = {"train_seconds": 0.0, "model": None}
     if prepared.teacher_fit:
         fits = (prepared.teacher_fit, *prepared.further_teachers)
-        entry = size_of(fits[0]) | {"model": fits[0].source}
+        entry = size_of(fits[0], prepared.task) | {"model": fits[0].source}
         if len(fits) > 1:
             entry |= {key: sum(size_of(fit)[key] for fit in fits) for key in ("parameters", "train_seconds")}
             entry["models"] = [fit.source for fit in fits]
     if prepared.answers is not None and "validation" in prepared.answers:
-        scores = evaluation.score(prepared.answers["validation"], prepared.labels("validation"))
-        entry["validation_accuracy"] = scores.get("accuracy")
+        scores = evaluation.score(prepared.answers["validation"], prepared.labels("validation"), task=prepared.task)
+        key = evaluation.MEASURES[prepared.task].key
+        entry[f"validation_{key}"] = scores.get(key)
     return entry | {"logits": prepared.teacher_logits("test")}
 
 
-def verdicts(logits: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+def verdicts(logits: dict[str, np.ndarray], labels: np.ndarray, task: data.Task = data.Task.ONE) -> dict[str, Any]:
     """The paired comparisons of a run: the student with its control, and what stands beside it."""
     pairs = {
         "verdict": ("student", "control"),
         "two_controls": ("second_control", "control"),
         "soft_or_hard": ("student", "hard_answers"),
     }
-    if not len(labels) or labels.min() < 0:
+    if not len(labels) or not data.has_label(labels).all():
         return {}
-    answers, names = {name: values.argmax(-1) for name, values in logits.items()}, evaluation.NAMES
     return {
-        title: dataclasses.asdict(evaluation.paired(answers[a], answers[b], labels, names[a], names[b]))
+        title: dataclasses.asdict(evaluation.judged(logits, labels, a, b, task))
         for title, (a, b) in pairs.items()
         if logits.keys() >= {a, b}
     }

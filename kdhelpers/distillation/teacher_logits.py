@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets, load_from_disk
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_expit, log_softmax, logsumexp
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdhelpers import models
+from kdhelpers import data, models
 from kdhelpers.data import TEACHER_LOGITS
 from kdhelpers.runtime import Machine
 from kdhelpers.storage import cache_home, fingerprint, write_folder
@@ -33,7 +33,8 @@ def table_hash(rows: Dataset, columns: Sequence[str] = ("input_ids",)) -> str:
             if pa.types.is_list(values.type):
                 digest.update(values.value_lengths().to_numpy().tobytes())
                 values = values.flatten()
-            digest.update(values.to_numpy().astype(np.int64).tobytes())
+            numbers = values.to_numpy(zero_copy_only=False)
+            digest.update(numbers.astype(np.float64 if numbers.dtype.kind == "f" else np.int64).tobytes())
     return digest.hexdigest()
 
 
@@ -46,7 +47,14 @@ def logits_fingerprint(
     they change.
     """
     vocabulary = sorted(tokenizer.get_vocab().items())
-    return fingerprint(models.weights_fingerprint(teacher), vocabulary, precision, table_hash(rows))
+    read = token_columns(rows)
+    return fingerprint(models.weights_fingerprint(teacher), vocabulary, precision, table_hash(rows, read))
+
+
+def token_columns(rows: Dataset) -> tuple[str, ...]:
+    """The columns that say what a model reads: tokens, and of sentence pairs which of the two each belongs to."""
+    pairs = {"text_pair", "token_type_ids"} <= set(rows.column_names)
+    return ("input_ids", "token_type_ids") if pairs else ("input_ids",)
 
 
 def add_teacher_logits(
@@ -87,16 +95,29 @@ def with_column(rows: Dataset, answers: Dataset | np.ndarray) -> Dataset:
     return concatenate_datasets([rows, column], axis=1)
 
 
-def hard_answers(rows: Dataset) -> Dataset:
-    """The rows with the teacher's likeliest class as every row's label: pseudo-labels (Lee 2013)."""
-    likeliest = as_array(rows).argmax(-1)
+def hard_answers(rows: Dataset, task: data.Task = data.Task.ONE) -> Dataset:
+    """The rows with the teacher's likeliest class, or labels, as every row's label: pseudo-labels (Lee 2013)."""
+    likeliest = data.predictions(as_array(rows), task)
+    likeliest = likeliest if task is data.Task.ONE else likeliest.astype(float).tolist()
     return rows.remove_columns(["labels", TEACHER_LOGITS]).add_column("labels", likeliest)
 
 
-def mean_of_probabilities(logits: list[np.ndarray]) -> np.ndarray:
-    """What several teachers say together: the logarithm of their mean probabilities, float32 [rows, classes]."""
-    together = np.stack([log_softmax(each.astype(np.float64), axis=-1) for each in logits])
-    return (logsumexp(together, axis=0) - np.log(len(logits))).astype(np.float32)
+def mean_of_probabilities(logits: list[np.ndarray], task: data.Task = data.Task.ONE) -> np.ndarray:
+    """What several teachers say together, float32 [rows, outputs]: the logarithm of their mean probabilities.
+
+    Of several labels that is the log-odds of the mean probability, of numbers the mean.
+    """
+    if task is data.Task.NUMBER:
+        return np.mean(logits, axis=0, dtype=np.float64).astype(np.float32)
+    each = [log_expit(x) if task is data.Task.SEVERAL else log_softmax(x, axis=-1) for x in _wide(logits)]
+    together = logsumexp(np.stack(each), axis=0) - np.log(len(logits))
+    if task is data.Task.SEVERAL:
+        together -= logsumexp(np.stack([log_expit(-x) for x in _wide(logits)]), axis=0) - np.log(len(logits))
+    return np.asarray(together, dtype=np.float32)
+
+
+def _wide(logits: list[np.ndarray]) -> list[np.ndarray]:
+    return [each.astype(np.float64) for each in logits]
 
 
 def as_column(logits: np.ndarray) -> Dataset:

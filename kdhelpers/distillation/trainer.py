@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from kdhelpers import models
 from kdhelpers.data import TEACHER_LOGITS
 from kdhelpers.distillation.hidden_states import HiddenStatesLoss, Inside, look_inside
-from kdhelpers.distillation.losses import Loss, distillation_loss, hard_label_loss
+from kdhelpers.distillation.losses import HARD, Loss, loss_for
 from kdhelpers.errors import UserError
 from kdhelpers.settings import OPTIONS, check_option
 
@@ -88,20 +88,21 @@ class DistillationTrainer(Trainer):
     # 5.2x on this attribute says so; earlier releases look at model_accepts_loss_kwargs, set in __init__.)
     loss_is_scaled_for_ga = False
 
-    def __init__(
-        self, *args: Any, teacher: PreTrainedModel | None = None, loss: Loss = distillation_loss, **kwargs: Any
-    ):
-        """Takes what Trainer takes. `teacher`: a sequence classifier with as many labels as the student."""
+    def __init__(self, *args: Any, teacher: PreTrainedModel | None = None, loss: Loss | None = None, **kwargs: Any):
+        """Takes what Trainer takes. `teacher`: a classifier of the student's task, with as many outputs.
+
+        `loss` is by default that of the task which the student's config names.
+        """
         super().__init__(*args, **kwargs)
-        self.distillation_loss = loss
         self.model_accepts_loss_kwargs = False
         student, self.teacher = self.accelerator.unwrap_model(self.model), teacher
-        models.require_single_label(student.config, "the student")
+        self.task = models.task_of(student.config, "the student")
+        self.distillation_loss = loss or loss_for(self.task)
         kind = self.args.hidden_states
         if teacher is None and kind != "none":
             raise UserError(f"hidden_states is {kind!r}, which needs the live teacher: pass teacher=")
         if teacher is not None:
-            models.require_single_label(teacher.config, "the teacher")
+            models.require_task(teacher.config, self.task, "the teacher")
             ours, theirs = student.config.num_labels, teacher.config.num_labels
             if ours != theirs:
                 raise UserError(f"the teacher has {theirs} labels, the student {ours}")
@@ -128,13 +129,13 @@ class DistillationTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The distillation loss in training, plain cross-entropy in evaluation. A mean over the batch's rows."""
+        """The distillation loss in training, the labels' plain loss in evaluation. A mean over the batch's rows."""
         args, labels = self.args, inputs.get("labels")
         deep = self._hidden_states_loss if model.training else None
         student = _run(model, self.accelerator.unwrap_model(model), inputs, bool(deep))
         logits = student[0].logits
         if not model.training:
-            loss = hard_label_loss(logits, inputs["labels"])
+            loss = HARD[self.task](logits, inputs["labels"])
             return (loss, student[0]) if return_outputs else loss
         answers = inputs.get(TEACHER_LOGITS)
         if deep or (self.teacher is not None and args.alpha < 1 and answers is None):

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from kdhelpers import evaluation, models
-from kdhelpers.distillation.losses import Loss, distillation_loss
+from kdhelpers.data import Task
+from kdhelpers.distillation.losses import Loss
 from kdhelpers.distillation.progress import ProgressBar
 from kdhelpers.distillation.trainer import DistillationTrainer, DistillationTrainingArguments
 from kdhelpers.errors import UserError
@@ -37,7 +38,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained model, the seconds its training took, and its accuracy on validation (None without such rows)."""
+    """A trained model, the seconds its training took, and its accuracy on validation (None without such rows).
+
+    In place of accuracy it is micro F1 of several labels, and RMSE of a number.
+    """
 
     model: PreTrainedModel
     seconds: float
@@ -59,7 +63,8 @@ class Training:
     steps: int | None = None  # default: settings.epochs passes over the rows
     folder: Path | None = None  # for checkpoints; None throws them away
     patience: int | None = None  # evaluations without gain before it stops early
-    loss: Loss = distillation_loss
+    loss: Loss | None = None  # default: the task's
+    task: Task = Task.ONE
     resume: bool = False
     options: dict = field(default_factory=dict)  # TrainingArguments fields that override all
 
@@ -81,7 +86,7 @@ def steps_for(settings: RunSettings, machine: Machine, rows: int) -> int:
 def training_arguments(training: Training) -> DistillationTrainingArguments:
     """The TrainingArguments of a training: evenly spaced evaluations and checkpoints, one an epoch.
 
-    With validation rows the checkpoint of the highest accuracy is kept, else the last.
+    With validation rows the checkpoint of the highest accuracy (micro F1, or lowest RMSE) is kept, else the last.
     """
     settings, precision = training.settings, training.machine.precision
     steps = training.steps or steps_for(settings, training.machine, len(training.rows))
@@ -106,7 +111,8 @@ def training_arguments(training: Training) -> DistillationTrainingArguments:
     for what in ("save", "logging") if training.validation is None else ("save", "logging", "eval"):
         fields |= {f"{what}_strategy": "steps", f"{what}_steps": every}
     if training.validation is not None:
-        fields |= {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "greater_is_better": True}
+        best = evaluation.MEASURES[training.task]
+        fields |= {"load_best_model_at_end": True, "metric_for_best_model": best.key, "greater_is_better": best.percent}
     # nothing is pushed to the Hub, so its token is not needed; every checkpoint would hold it in clear
     given = {name: value for name, value in settings.trainer_options.items() if name != "hub_token"}
     return DistillationTrainingArguments(**(fields | given | training.options))
@@ -115,8 +121,8 @@ def training_arguments(training: Training) -> DistillationTrainingArguments:
 class EpochLines(TrainerCallback):
     """Says in one line where training stands, each time the model is scored."""
 
-    def __init__(self, name: str):
-        self.name, self.started = name, time.perf_counter()
+    def __init__(self, name: str, measure: evaluation.Measure = evaluation.MEASURES[Task.ONE]):
+        self.name, self.measure, self.started = name, measure, time.perf_counter()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock."""
@@ -127,11 +133,12 @@ class EpochLines(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
     ) -> None:
         """Trainer logs losses and scores separately; the line with the one shows the other."""
-        if logs and "eval_accuracy" in logs:
+        if logs and f"eval_{self.measure.key}" in logs:
             loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
             where = f"{self.name}: step {state.global_step} of {state.max_steps}, training loss {loss:.3f}"
             seconds = time.perf_counter() - self.started
-            log.info("%s, validation accuracy %.1f %% (%.0f s)", where, 100 * logs["eval_accuracy"], seconds)
+            score = self.measure.shown(logs[f"eval_{self.measure.key}"])
+            log.info("%s, validation %s %s (%.0f s)", where, self.measure.name, score, seconds)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Say so where EarlyStoppingCallback has ended it."""
@@ -167,7 +174,7 @@ def trainer_for(training: Training, **model: Any) -> DistillationTrainer:
         eval_dataset=training.validation,
         processing_class=training.tokenizer,
         data_collator=DataCollatorWithPadding(training.tokenizer),
-        compute_metrics=evaluation.compute_metrics,
+        compute_metrics=evaluation.metrics_for(training.task),
         teacher=training.teacher,
         loss=training.loss,
         **model,
@@ -199,7 +206,7 @@ def fit(model: PreTrainedModel, training: Training) -> Fit:
             return fit(model, replace(training, folder=Path(folder)))
     trainer = trainer_for(training, model=model)
     bar = ProgressBar(training.name)
-    for callback in (EpochLines(training.name), bar):
+    for callback in (EpochLines(training.name, evaluation.MEASURES[training.task]), bar):
         trainer.add_callback(callback)
     if training.patience is not None and training.validation is not None:
         trainer.add_callback(Patience(training.patience))
@@ -240,8 +247,10 @@ def load_fit(folder: Path) -> Fit | None:
 
 
 def ready_to_train(model: PreTrainedModel, settings: RunSettings) -> PreTrainedModel:
-    """Dropout and frozen word embeddings as the settings say, for control and student alike."""
+    """Dropout, frozen word embeddings and what is read as the settings say, for control and student alike."""
     dropout = 0.0 if settings.hidden_states != "none" else settings.dropout  # see HiddenStatesLoss
     if dropout is not None:
         models.set_dropout(model, dropout)
+    if settings.text_pair_column:
+        model.config.text_pairs = True  # an export reads it, and what asks the model
     return model if settings.train_embeddings else models.freeze_word_embeddings(model)

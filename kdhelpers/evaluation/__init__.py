@@ -10,18 +10,23 @@ from kdhelpers.evaluation.comparison import (
     bootstrap_interval,
     compare,
     gained_and_lost,
+    judged,
     mcnemar_p,
     minimum_detectable_effect,
     paired,
+    paired_numbers,
     paired_over_seeds,
     score_table,
 )
 from kdhelpers.evaluation.gate import check_teacher
 from kdhelpers.evaluation.metrics import (
+    MEASURES,
+    Measure,
     agreement,
     compute_metrics,
     expected_calibration_error,
     mean_kl,
+    metrics_for,
     score,
     wilson_interval,
 )
@@ -35,9 +40,10 @@ from kdhelpers.evaluation.report import (
 )
 
 __all__ = [
-    "Card", "Comparison", "NAMES", "SeedsComparison", "agreement", "bootstrap_interval", "cascade", "check_teacher",
-    "compare", "compute_metrics", "confidence", "confidence_threshold", "draw_result", "expected_calibration_error",
-    "failure_rates", "gained_and_lost", "mcnemar_p", "mean_kl", "minimum_detectable_effect", "over_seeds", "paired",
-    "paired_over_seeds", "result_lines", "score", "score_table", "seeds_lines", "suspects", "wilson_interval",
-    "write_model_card", "write_predictions",
+    "Card", "Comparison", "MEASURES", "Measure", "NAMES", "SeedsComparison", "agreement", "bootstrap_interval",
+    "cascade", "check_teacher", "compare", "compute_metrics", "confidence", "confidence_threshold", "draw_result",
+    "expected_calibration_error", "failure_rates", "gained_and_lost", "judged", "mcnemar_p", "mean_kl",
+    "metrics_for", "minimum_detectable_effect", "over_seeds", "paired", "paired_numbers", "paired_over_seeds",
+    "result_lines", "score", "score_table", "seeds_lines", "suspects", "wilson_interval", "write_model_card",
+    "write_predictions",
 ]  # fmt: skip

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from kdhelpers.data import Task, has_label, predictions
 from kdhelpers.errors import UserError
-from kdhelpers.evaluation.metrics import score
+from kdhelpers.evaluation.metrics import same_rows, score
 
 TOO_COARSE = 0.05  # rows that show only larger differences than this (as a fraction) are called too few
 NAMES = {  # of a run's models, in the order of its table
@@ -27,9 +28,22 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def _percents(pair: tuple[float, float]) -> str:
+    return f"{100 * pair[0]:.1f} to {100 * pair[1]:.1f}"
+
+
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key in `scores`: heading, and how it is written
     "accuracy": ("accuracy", _percent),
-    "interval95": ("95 % interval", lambda pair: f"{100 * pair[0]:.1f} to {100 * pair[1]:.1f}"),
+    "f1_micro": ("micro F1", _percent),
+    "interval95": ("95 % interval", _percents),
+    "exact_match": ("exact match", _percent),
+    "exact_interval95": ("its 95 % interval", _percents),
+    "label_accuracy": ("label accuracy", _percent),
+    "rmse": ("RMSE", "{:.3f}".format),
+    "rmse_interval95": ("95 % interval", lambda pair: f"{pair[0]:.3f} to {pair[1]:.3f}"),
+    "mae": ("MAE", "{:.3f}".format),
+    "pearson": ("Pearson", "{:.3f}".format),
+    "spearman": ("Spearman", "{:.3f}".format),
     "f1_macro": ("macro F1", "{:.3f}".format),
     "mcc": ("MCC", "{:.3f}".format),
     "ece": ("calibration error", _percent),
@@ -37,19 +51,20 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key in `scores`: hea
     "agreement_right": ("where it is right", _percent),
     "agreement_wrong": ("where it is wrong", _percent),
     "mean_kl": ("KL to teacher", "{:.3f}".format),
+    "rmse_to_teacher": ("RMSE to teacher", "{:.3f}".format),
 }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired comparison of two models on the same rows; differences are in accuracy, as fractions."""
+    """A paired comparison of two models on the same rows; differences are in accuracy, as fractions, or in RMSE."""
 
     rows: int
-    difference: float  # accuracy of a minus accuracy of b
+    difference: float  # accuracy (of several labels: exact match; of a number: RMSE) of a minus that of b
     interval95: tuple[float, float]  # paired bootstrap
-    mcnemar_p: float
-    gained: int  # rows that only a gets right
-    lost: int  # rows that only b gets right
+    mcnemar_p: float | None  # of a number None
+    gained: int  # rows that only a gets right; of a number, on which a is closer
+    lost: int  # rows that only b gets right; of a number, on which b is closer
     text: str  # the verdict, one sentence
 
 
@@ -86,13 +101,14 @@ def paired(
     there is no verdict, the text says the minimum detectable effect, and calls the rows too few where that is more
     than `TOO_COARSE`.
     """
-    correct_a, correct_b = np.asarray(predictions_a) == labels, np.asarray(predictions_b) == labels
+    correct_a, correct_b = same_rows(predictions_a, labels), same_rows(predictions_b, labels)
     per_row = correct_a.astype(float) - correct_b
     (low, high), p = bootstrap_interval(per_row), mcnemar_p(correct_a, correct_b)
     difference, rows = float(per_row.mean()), len(labels)
     gained, lost = int((per_row > 0).sum()), int((per_row < 0).sum())
+    points = "points of exact match" if np.ndim(labels) > 1 else "points"
     facts = (
-        f"{100 * difference:+.1f} points on {rows} rows, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
+        f"{100 * difference:+.1f} {points} on {rows} rows, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
         f"McNemar p = {p:.2g}, {gained} rows gained, {lost} lost"
     )
     if p < 0.05 and (low > 0 or high < 0):
@@ -103,6 +119,57 @@ def paired(
         text = f"no evidence of a difference between {name_a} and {name_b} ({facts}); {few}"
         text += f"these rows could show a difference of {100 * visible:.1f} points or more"
     return Comparison(rows, difference, (low, high), p, gained, lost, text)
+
+
+def paired_numbers(
+    said_a: np.ndarray,
+    said_b: np.ndarray,
+    labels: np.ndarray,
+    name_a: str = NAMES["student"],
+    name_b: str = NAMES["control"],
+) -> Comparison:
+    """Are the numbers of model `a` closer to the labels than those of `b`? All [rows]; as `paired`, by RMSE.
+
+    A verdict needs a paired bootstrap interval of the difference in RMSE without 0; else the text says the difference
+    that would be found four times in five, from the interval's width.
+    """
+    squares = [(np.asarray(said, dtype=float) - labels) ** 2 for said in (said_a, said_b)]
+    (low, high), (a, b), rows = rmse_interval(*squares), (np.sqrt(each.mean()) for each in squares), len(labels)
+    gained, lost = (int((one < other).sum()) for one, other in (squares, squares[::-1]))
+    facts = (
+        f"RMSE {a:.3f} against {b:.3f}, {a - b:+.3f} on {rows} rows, 95 % interval {low:+.3f} to {high:+.3f}, "
+        f"closer on {gained} rows, farther on {lost}"
+    )
+    if low > 0 or high < 0:
+        text = f"{name_a} is {'better' if high < 0 else 'worse'} than {name_b} ({facts})"
+    else:
+        text = f"no evidence of a difference between {name_a} and {name_b} ({facts}); "
+        text += f"these rows could show a difference of {(1.96 + 0.84) * (high - low) / 3.92:.3f} or more"
+    return Comparison(rows, float(a - b), (low, high), None, gained, lost, text)
+
+
+def rmse_interval(squares_a: np.ndarray, squares_b: np.ndarray) -> tuple[float, float]:
+    """95 % interval of RMSE of a minus RMSE of b from paired squared errors, [rows] or [seeds, rows] (2,000 resamples).
+
+    Hierarchical, as `bootstrap_interval`.
+    """
+    both = [np.atleast_2d(squares) for squares in (squares_a, squares_b)]
+    seeds, rows = both[0].shape
+    draw, found = np.random.default_rng(0), []
+    for _ in range(20):  # a hundred at a time, for the memory's sake
+        of_rows = draw.multinomial(rows, np.full(rows, 1 / rows), size=100) / rows
+        of_seeds = draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=100) / seeds
+        a, b = (np.sqrt(of_rows @ squares.T) for squares in both)
+        found.append(((a - b) * of_seeds).sum(1))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def judged(logits: dict[str, np.ndarray], labels: np.ndarray, a: str, b: str, task: Task = Task.ONE) -> Comparison:
+    """Model `a` against `b`, row by row, as the task has it: `paired`, or `paired_numbers`."""
+    said_a, said_b = (predictions(logits[name], task) for name in (a, b))
+    by_row = paired_numbers if task is Task.NUMBER else paired
+    return by_row(said_a, said_b, labels, NAMES.get(a, a), NAMES.get(b, b))
 
 
 def bootstrap_interval(table: np.ndarray, resamples: int = 9999) -> tuple[float, float]:
@@ -128,35 +195,46 @@ def bootstrap_interval(table: np.ndarray, resamples: int = 9999) -> tuple[float,
 
 @dataclass(frozen=True)
 class SeedsComparison:
-    """A paired comparison over seeds; differences are in accuracy, as fractions."""
+    """A paired comparison over seeds; differences are in accuracy, as fractions, or in RMSE."""
 
-    by_seed: dict[int, float]  # accuracy of a minus accuracy of b
+    by_seed: dict[int, float]  # accuracy, exact match or RMSE of a minus that of b
     difference: float  # their mean
     interval95: tuple[float, float]  # seeds and rows drawn again
     text: str  # the verdict, one sentence
 
 
 def paired_over_seeds(
-    correct_a: dict[int, np.ndarray], correct_b: dict[int, np.ndarray], name_a: str, name_b: str
+    correct_a: dict[int, np.ndarray],
+    correct_b: dict[int, np.ndarray],
+    name_a: str,
+    name_b: str,
+    task: Task = Task.ONE,
 ) -> SeedsComparison:
     """Does the way of training `a` beat `b`? Right/wrong answers [rows] by seed; the seeds that both have count.
 
-    A verdict needs an interval over seeds and rows without 0. (Three seeds on the same 1,000 rows are no 3,000 rows;
-    and three seeds are few, so it is wide.) Raises UserError where there is no common seed.
+    Of a number they are squared errors, and the differences are in RMSE. A verdict needs an interval over seeds and
+    rows without 0. (Three seeds on the same 1,000 rows are no 3,000 rows; and three seeds are few, so it is wide.)
+    Raises UserError where there is no common seed.
     """
     seeds = sorted(set(correct_a) & set(correct_b))
     if not seeds:
         raise UserError(f"no seed has both {name_a!r} and {name_b!r}")
-    table = np.array([correct_a[seed].astype(float) - correct_b[seed] for seed in seeds])
-    by_seed = dict(zip(map(int, seeds), table.mean(1).tolist(), strict=True))
-    low, high = bootstrap_interval(table)
-    verdict = "is better than" if low > 0 else "is worse than" if high < 0 else "shows no evidence of a difference from"
-    each = ", ".join(f"{100 * value:+.1f}" for value in by_seed.values())
+    a, b = (np.array([of[seed] for seed in seeds], dtype=float) for of in (correct_a, correct_b))
+    if task is Task.NUMBER:
+        means, (low, high) = np.sqrt(a.mean(1)) - np.sqrt(b.mean(1)), rmse_interval(a, b)
+        better, scale, form, unit = high < 0, 1, "+.3f", "RMSE"
+    else:
+        means, (low, high) = (a - b).mean(1), bootstrap_interval(a - b)
+        better, scale, form, unit = low > 0, 100, "+.1f", "points"
+    by_seed = dict(zip(map(int, seeds), means.tolist(), strict=True))
+    found = low > 0 or high < 0
+    verdict = f"is {'better' if better else 'worse'} than" if found else "shows no evidence of a difference from"
+    mean, low_text, high_text, *each = (f"{scale * value:{form}}" for value in (means.mean(), low, high, *means))
     text = (
-        f"{name_a} {verdict} {name_b}: {100 * table.mean():+.1f} points over {len(seeds)} seeds ({each}), "
-        f"95 % interval over seeds and rows {100 * low:+.1f} to {100 * high:+.1f}"
+        f"{name_a} {verdict} {name_b}: {mean} {unit} over {len(seeds)} seeds ({', '.join(each)}), "
+        f"95 % interval over seeds and rows {low_text} to {high_text}"
     )
-    return SeedsComparison(by_seed, float(table.mean()), (low, high), text)
+    return SeedsComparison(by_seed, float(means.mean()), (low, high), text)
 
 
 @dataclass(frozen=True)
@@ -193,13 +271,18 @@ def score_table(scores: dict[str, dict]) -> pd.DataFrame:
 
 
 def compare(
-    logits: dict[str, np.ndarray], labels: np.ndarray, a: str = "student", b: str = "control", teacher: str = "teacher"
+    logits: dict[str, np.ndarray],
+    labels: np.ndarray,
+    a: str = "student",
+    b: str = "control",
+    teacher: str = "teacher",
+    task: Task = Task.ONE,
 ) -> Card:
     """Score every model and judge `a` against `b`; fidelity is to the model called `teacher`, where there is one.
 
-    `logits` maps names to float arrays [rows, classes], `labels` are class ids [rows], every row labelled. Raises
-    UserError for names that are not there, other numbers of rows, logits that are not finite, or rows without a
-    label.
+    `logits` maps names to float arrays [rows, classes], `labels` are class ids [rows], every row labelled (of another
+    task as in `kdhelpers.data.task`). Raises UserError for names that are not there, other numbers of rows, logits that
+    are not finite, or rows without a label.
 
     >>> compare({"student": np.eye(2), "control": 1 - np.eye(2)}, np.array([0, 1])).comparison.difference
     1.0
@@ -213,11 +296,10 @@ def compare(
             raise UserError(f"{name} has logits for {len(values)} rows, but there are {len(labels)} labels")
         if not np.isfinite(values).all():
             raise UserError(f"the logits of {name} hold NaN or infinite values: the model is broken")
-    if len(labels) == 0 or labels.min() < 0:
+    if len(labels) == 0 or not has_label(labels).all():
         raise UserError("every row needs a label to be compared on: leave the unlabelled ones out")
-    scores = {name: score(values, labels, logits.get(teacher)) for name, values in logits.items()}
-    first, second = (logits[name].argmax(-1) for name in (a, b))
-    return Card(scores, paired(first, second, labels, NAMES.get(a, a), NAMES.get(b, b)))
+    scores = {name: score(values, labels, logits.get(teacher), task) for name, values in logits.items()}
+    return Card(scores, judged(logits, labels, a, b, task))
 
 
 def gained_and_lost(

@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from kdhelpers.data import Task
+from kdhelpers.evaluation.metrics import MEASURES
+
 COLOURS = {"teacher": "#0072B2", "control": "#E69F00", "student": "#009E73"}
 MARKERS = {"teacher": "s", "control": "^", "student": "o"}
 LABELS = {"teacher": "teacher", "control": "control (no teacher)", "student": "distilled student"}
@@ -58,20 +61,27 @@ def place_labels(axis: Axes, points: list, texts: list[str], avoid: Sequence = (
 
 
 def accuracy_against_parameters(metrics: dict) -> Figure:
-    """A run's result: test accuracy with 95 % interval against millions of parameters, one mark a model."""
+    """A run's result: test accuracy with 95 % interval against millions of parameters, one mark a model.
+
+    Of several labels it is micro F1, of a number RMSE.
+    """
     figure, axis = new_figure()
-    names = [name for name in COLOURS if {"parameters", "test_accuracy"} <= metrics.get(name, {}).keys()]
+    measure = MEASURES[Task(metrics.get("task", Task.ONE))]
+    score, unit = f"test_{measure.key}", 100 if measure.percent else 1
+    names = [name for name in COLOURS if {"parameters", score} <= metrics.get(name, {}).keys()]
     sizes = [metrics[name]["parameters"] / 1e6 for name in names]
     points, bars = [], []
     for name, size in zip(names, sizes, strict=True):
         # control and student have the same size: set them a little apart
         x = size + {"control": -1, "student": 1}.get(name, 0) * 0.012 * max(sizes)
-        y, (low, high) = 100 * metrics[name]["test_accuracy"], metrics[name]["test_interval95"]
-        axis.errorbar(x, y, [[y - 100 * low], [100 * high - y]], fmt=MARKERS[name], color=COLOURS[name], capsize=4)
+        y, (low, high) = unit * metrics[name][score], metrics[name][f"test_{measure.interval}"]
+        axis.errorbar(x, y, [[y - unit * low], [unit * high - y]], fmt=MARKERS[name], color=COLOURS[name], capsize=4)
         points.append((x, y))
-        bars += [(x, 100 * (low + step * (high - low) / 8)) for step in range(9)]
+        bars += [(x, unit * (low + step * (high - low) / 8)) for step in range(9)]
     span = max(max(sizes) - min(sizes), 0.2 * max(sizes))
     axis.set_xlim(min(sizes) - 0.6 * span, max(sizes) + 0.6 * span)
-    axis.set(xlabel="parameters (millions)", ylabel="test accuracy (%), with 95 % interval")
-    place_labels(axis, points, [f"{LABELS[name]}\n{y:.1f} %" for name, (_, y) in zip(names, points, strict=True)], bars)
+    axis.set(
+        xlabel="parameters (millions)", ylabel=f"test {measure.name}{' (%)' * measure.percent}, with 95 % interval"
+    )
+    place_labels(axis, points, [f"{LABELS[name]}\n{measure.shown(metrics[name][score])}" for name in names], bars)
     return figure

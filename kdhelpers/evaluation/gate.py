@@ -7,33 +7,80 @@ from scipy import stats
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import confusion_matrix
 
+from kdhelpers.data import Task, has_label, predictions
 from kdhelpers.errors import UserError
+from kdhelpers.evaluation.metrics import MEASURES, agreement, label_metrics, number_metrics
 
 log = logging.getLogger(__name__)
 
 
-def check_teacher(logits: np.ndarray, labels: np.ndarray, label_names: list[str], accept: bool = False) -> float:
+def check_teacher(
+    logits: np.ndarray, labels: np.ndarray, label_names: list[str], accept: bool = False, task: Task = Task.ONE
+) -> float:
     """The teacher's accuracy on labelled rows. Raises UserError for a teacher that a student should not learn from.
 
     Refused are logits that are not finite, labels that look swapped (another assignment of the names would be far
     better: a teacher with swapped names loads without a word), and answers that have nothing to do with the labels
     (permutation test at 5 %). A teacher without a mistake always passes, and so does one on rows that are too few
     to tell. With `accept` the last two are said, not raised. `logits` [rows, classes], `labels` [rows]; rows without a
-    label (below 0) are left out, and without any the accuracy is NaN.
+    label are left out, and without any the accuracy is NaN. Of several labels, micro F1 is returned and no assignment
+    tried; of a number it is RMSE, and refused is a correlation that is not shown to be above 0.
     """
     if not np.isfinite(logits).all():
         raise UserError("the teacher's logits hold NaN or infinite values: its weights are damaged, load others")
-    known = labels >= 0
+    known = has_label(labels)
     if not known.any():
         log.info("no labelled row: whether the teacher is right cannot be checked")
         return float("nan")
-    confusion = confusion_matrix(logits[known].argmax(-1), labels[known], labels=range(len(label_names)))
-    problem = _swapped(confusion, label_names) or _guessing(confusion)
+    said, labels = predictions(logits[known], task), labels[known]
+    problem = _PROBLEMS[task](said, labels, label_names)
     if problem and not accept:
         raise UserError(f"{problem}; --accept-teacher distils it all the same")
     if problem:
         log.info("accepted: %s", problem)
-    return float(np.trace(confusion) / confusion.sum())
+    if task is Task.ONE:
+        return agreement(said, labels)
+    return (label_metrics if task is Task.SEVERAL else number_metrics)(said, labels)[MEASURES[task].key]
+
+
+def _one_label(said: np.ndarray, labels: np.ndarray, label_names: list[str]) -> str | None:
+    confusion = confusion_matrix(said, labels, labels=range(len(label_names)))
+    return _swapped(confusion, label_names) or _guessing(confusion)
+
+
+def _several_labels(said: np.ndarray, labels: np.ndarray, label_names: list[str]) -> str | None:
+    """The sentence for labels that fit their rows no better than other rows' labels do; else None."""
+    draw = np.random.default_rng(0)
+    orders = [draw.permutation(len(labels)) for _ in range(999)]
+
+    def by_luck(answers: np.ndarray) -> float:
+        hits = (answers * labels).sum()
+        return (1 + sum((answers * labels[order]).sum() >= hits for order in orders)) / 1000
+
+    if (said == labels).all() or by_luck(labels) > 0.05 or by_luck(said) < 0.05:
+        return None
+    return (
+        f"the teacher is not shown to be better than guessing: its labels fit {len(labels)} rows no better than those "
+        "of other rows would: take another teacher, more labelled rows or more --teacher-epochs"
+    )
+
+
+def _number(said: np.ndarray, labels: np.ndarray, label_names: list[str]) -> str | None:
+    """The sentence for numbers whose correlation with the labels is not shown to be above 0; else None."""
+    if len(labels) < 4 or np.ptp(labels) == 0 or (said == labels).all():
+        return None
+    found = stats.pearsonr(said, labels, alternative="greater") if np.ptp(said) else None
+    if found is None or not found.pvalue < 0.05:
+        how = f"the correlation of its answers with the labels of {len(labels)} rows is "
+        how += f"{found.statistic:.2f} (p = {found.pvalue:.2g})" if found else "none, they are all the same"
+        why = "take another teacher, more labelled rows or more --teacher-epochs"
+        return f"the teacher is not shown to be better than guessing: {how}: {why}"
+    if np.mean((said - labels) ** 2) > labels.var():
+        log.info("the teacher's numbers are on another scale than the labels: their mean alone would be closer")
+    return None
+
+
+_PROBLEMS = {Task.ONE: _one_label, Task.SEVERAL: _several_labels, Task.NUMBER: _number}
 
 
 def _swapped(confusion: np.ndarray, label_names: list[str]) -> str | None:

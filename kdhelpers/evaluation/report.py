@@ -7,9 +7,10 @@ from textwrap import fill
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from scipy.special import softmax
 
+from kdhelpers.data import Task, has_label, joined, predictions, probabilities
 from kdhelpers.evaluation.comparison import NAMES, paired_over_seeds, score_table
+from kdhelpers.evaluation.metrics import MEASURES, Measure
 from kdhelpers.storage import write_file
 
 log = logging.getLogger(__name__)
@@ -17,13 +18,37 @@ log = logging.getLogger(__name__)
 NO_CONTROL = "without a control, what the teacher added is not known"
 
 
-def write_predictions(path: Path, test: Dataset, logits: dict[str, np.ndarray], label_names: list[str]) -> None:
-    """predictions.csv: row id, text, label, each model's answer by name, and the student's probability of its own."""
-    names = np.array([*label_names, ""], dtype=object)
-    columns = {"id": test["id"], "text": test["text"], "label": names[np.maximum(test["labels"], -1)]}
-    columns |= {name: names[values.argmax(-1)] for name, values in logits.items()}
-    columns["probability"] = softmax(logits["student"], axis=-1).max(-1).round(4)
+def write_predictions(
+    path: Path, test: Dataset, logits: dict[str, np.ndarray], label_names: list[str], task: Task = Task.ONE
+) -> None:
+    """predictions.csv: row id, text (of a pair both), label, each model's answer by name, the student's probability.
+
+    The probability is that of its own answer, or of each of several labels; a number has none.
+    """
+    columns: dict = {name: test[name][:] for name in ("id", "text", "text_pair") if name in test.column_names}
+    labels = np.array(test["labels"][:])
+    columns["label"] = np.where(has_label(labels), _shown(labels, label_names, task), "")  # no label: empty
+    columns |= {name: _shown(predictions(values, task), label_names, task) for name, values in logits.items()}
+    shares = probabilities(logits["student"], task).round(4)
+    if task is Task.ONE:
+        columns["probability"] = shares.max(-1)
+    elif task is Task.SEVERAL:
+        columns |= {f"probability of {name}": shares[:, index] for index, name in enumerate(label_names)}
     write_file(path, pd.DataFrame(columns).to_csv(index=False).encode())
+
+
+def _shown(said: np.ndarray, names: list[str], task: Task) -> np.ndarray:
+    """Answers or labels as predictions.csv has them: a name, names joined by a separator, or a number [rows]."""
+    if task is Task.NUMBER:
+        return said.round(4).astype(object)
+    known = [*names, ""]
+    rows = [joined(row > 0, names) for row in said] if task is Task.SEVERAL else [known[max(i, -1)] for i in said]
+    return np.array(rows, dtype=object)
+
+
+def measure_of(metrics: dict) -> Measure:
+    """What a run is summed up by: accuracy, micro F1 or RMSE."""
+    return MEASURES[Task(metrics.get("task", Task.ONE))]
 
 
 def result_table(metrics: dict) -> str:
@@ -52,9 +77,10 @@ def result_lines(metrics: dict, output: Path) -> list[str]:
     """The table and the verdicts of one run."""
     seconds = metrics["student"]["teacher_logits_seconds"]
     lines = ["", f"Scores on {metrics['rows']['test']:,} rows: {metrics['test_rows']}.", result_table(metrics), ""]
-    if "test_accuracy" in metrics["student"] and "test_accuracy" in metrics["teacher"]:
-        share = metrics["student"]["test_accuracy"] / max(metrics["teacher"]["test_accuracy"], 1e-9)
-        lines.append(f"The student has {100 * share:.1f} % of the teacher's accuracy.")
+    measure = measure_of(metrics)
+    key = f"test_{measure.key}"
+    if key in metrics["student"] and key in metrics["teacher"]:
+        lines.append(_share_line(metrics["student"][key] / max(metrics["teacher"][key], 1e-9), measure))
     if seconds:
         lines.append(f"The teacher's answers took {seconds:.0f} s.")
     lines.append(fill(f"Verdict: {metrics['verdict']['text'] if 'verdict' in metrics else NO_CONTROL}.", 100))
@@ -64,12 +90,20 @@ def result_lines(metrics: dict, output: Path) -> list[str]:
     return [*lines, f"Written to {output}: metrics.json, predictions.csv, result.png, run.log, student/"]
 
 
+def _share_line(share: float, measure: Measure) -> str:
+    if not measure.percent:
+        return f"The student's {measure.name} is {share:.2f} times the teacher's."
+    return f"The student has {100 * share:.1f} % of the teacher's {measure.name}."
+
+
 def over_seeds(runs: list[dict], predictions: list[pd.DataFrame]) -> dict:
     """The summary of several runs' metrics.json and predictions.csv: means, spread, and one verdict over seeds."""
-    scored = [name for name in NAMES if "test_accuracy" in runs[0].get(name, {})]
-    scores = {name: np.array([run[name]["test_accuracy"] for run in runs]) for name in scored}
+    task, key = Task(runs[0].get("task", Task.ONE)), f"test_{measure_of(runs[0]).key}"
+    scored = [name for name in NAMES if key in runs[0].get(name, {})]
+    scores = {name: np.array([run[name][key] for run in runs]) for name in scored}
     summary = {
         "recipe": runs[0]["recipe"],
+        "task": task,
         "mean": {name: float(values.mean()) for name, values in scores.items()},
         "spread": {name: float(values.std(ddof=1)) for name, values in scores.items()},
         "share_of_teacher": float(scores["student"].mean() / scores["teacher"].mean()) if "teacher" in scores else None,
@@ -78,26 +112,33 @@ def over_seeds(runs: list[dict], predictions: list[pd.DataFrame]) -> dict:
     if "control" in scores:
         by_seed = {run["seed"]: table for run, table in zip(runs, predictions, strict=True)}
         student, control = (
-            {seed: (table[name] == table["label"]).to_numpy() for seed, table in by_seed.items()}
-            for name in ("student", "control")
+            {seed: _row_scores(table, name, task) for seed, table in by_seed.items()} for name in ("student", "control")
         )
-        summary["verdict"] = vars(paired_over_seeds(student, control, NAMES["student"], NAMES["control"]))
+        summary["verdict"] = vars(paired_over_seeds(student, control, NAMES["student"], NAMES["control"], task))
     return summary
+
+
+def _row_scores(table: pd.DataFrame, name: str, task: Task) -> np.ndarray:
+    """Right or wrong [rows], of a number squared errors."""
+    if task is Task.NUMBER:
+        return ((table[name] - table["label"]) ** 2).to_numpy()
+    return (table[name] == table["label"]).to_numpy()
 
 
 def seeds_lines(summary: dict, output: Path) -> list[str]:
     """The table of several seeds: each run's accuracies, their mean and standard deviation, and the verdict."""
-    runs, names = summary["runs"], list(summary["mean"])
-    rows = {f"seed {run['seed']}": [100 * run[name]["test_accuracy"] for name in names] for run in runs}
-    rows |= {"mean": [100 * value for value in summary["mean"].values()]}
-    rows |= {"standard deviation": [100 * value for value in summary["spread"].values()]}
+    runs, names, measure = summary["runs"], list(summary["mean"]), measure_of(summary["runs"][0])
+    unit = 100 if measure.percent else 1
+    rows = {f"seed {run['seed']}": [unit * run[name][f"test_{measure.key}"] for name in names] for run in runs}
+    rows |= {"mean": [unit * value for value in summary["mean"].values()]}
+    rows |= {"standard deviation": [unit * value for value in summary["spread"].values()]}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[name.replace("_", " ") for name in names])
     share = summary["share_of_teacher"]
     return [
         "",
-        f"Test accuracy in % on {runs[0]['rows']['test']:,} rows.",
-        table.to_string(float_format="%.2f", line_width=100),
-        *([f"The student has {100 * share:.1f} % of the teacher's accuracy."] if share else []),
+        f"Test {measure.name}{' in %' * measure.percent} on {runs[0]['rows']['test']:,} rows.",
+        table.to_string(float_format="%.2f" if measure.percent else "%.3f", line_width=100),
+        *([_share_line(share, measure)] if share else []),
         fill(f"Verdict: {summary['verdict']['text'] if 'verdict' in summary else NO_CONTROL}.", 100),
         f"Written to {output}: metrics.json, and each seed's run in its own folder",
     ]
@@ -110,7 +151,7 @@ pipeline_tag: text-classification
 
 # A distilled text classifier
 
-{layers} layers, {parameters:,} parameters, trained by kdhelpers (recipe {recipe}, seed {seed}). Classes: {classes}.
+{layers} layers, {parameters:,} parameters, trained by kdhelpers (recipe {recipe}, seed {seed}). {answers}: {classes}.
 
 Trained on {labelled:,} labelled and {unlabelled:,} unlabelled rows; scored on {test:,} rows ({test_rows}):
 
@@ -128,8 +169,10 @@ has its teacher's mistakes and biases, and some of its own.
 def write_model_card(path: Path, metrics: dict, label_names: list[str]) -> None:
     """The student's README.md, in the form that the Hugging Face Hub reads: data, numbers, verdict, limits."""
     verdict = metrics["verdict"]["text"] if "verdict" in metrics else NO_CONTROL
+    kinds = {Task.ONE: "Classes", Task.SEVERAL: "Labels, any number of them at once", Task.NUMBER: "It gives a number"}
+    answers = kinds[Task(metrics.get("task", Task.ONE))]
     fields = metrics | metrics["student"] | metrics["rows"] | {"table": result_table(metrics), "verdict": verdict}
-    write_file(path, CARD.format(**fields, classes=", ".join(label_names)).encode())
+    write_file(path, CARD.format(**fields, answers=answers, classes=", ".join(label_names)).encode())
 
 
 def draw_result(metrics: dict, path: Path) -> None:
@@ -139,5 +182,5 @@ def draw_result(metrics: dict, path: Path) -> None:
     except ModuleNotFoundError as error:  # a training container may come without matplotlib
         log.info("no result.png: %s", error)
         return
-    if "test_accuracy" in metrics["student"]:
+    if f"test_{measure_of(metrics).key}" in metrics["student"]:
         save(accuracy_against_parameters(metrics), path)

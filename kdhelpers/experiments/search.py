@@ -12,7 +12,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, set_seed
 
 from kdhelpers import distillation, models, runtime
+from kdhelpers.data import Task
 from kdhelpers.distillation import Prepared, Training
+from kdhelpers.errors import UserError
 
 
 def search(
@@ -21,10 +23,13 @@ def search(
     """Train one student a trial, one epoch over `rows` (which hold the teacher's logits), and keep the scores.
 
     `space(trial)` returns TrainingArguments fields for one trial, and may ask the trial for "layers", the student's
-    depth. What is maximised is the accuracy on `validation`. The teacher is never run: its logits are a column.
+    depth. What is maximised is the accuracy on `validation`. The teacher is never run: its logits are a column. Raises
+    UserError for rows that are not for one label.
 
     >>> search(kit, rows, validation, lambda trial: {"alpha": trial.suggest_float("alpha", 0, 1)}, 4)  # doctest: +SKIP
     """
+    if kit.task is not Task.ONE:
+        raise UserError(f"the search compares accuracies, and these rows are for {kit.task}: try settings by hand")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = dataclasses.replace(kit.settings, epochs=1, seed=seed)
 

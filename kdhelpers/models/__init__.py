@@ -3,7 +3,7 @@
 from kdhelpers.models.baseline import baseline_logits, baseline_parameters, fit_baseline
 from kdhelpers.models.first_token import first_token_only
 from kdhelpers.models.inference import predict_logits
-from kdhelpers.models.labels import align_labels, label_names_of, set_labels
+from kdhelpers.models.labels import align_labels, label_names_of, set_labels, task_of_model
 from kdhelpers.models.layers import (
     count_parameters,
     cut_layers,
@@ -23,7 +23,8 @@ from kdhelpers.models.loading import (
     load_config,
     load_tokenizer,
     locate,
-    require_single_label,
+    require_task,
+    task_of,
     weights_fingerprint,
 )
 from kdhelpers.models.mpnet import MPNET_BASE, mpnet_is_cached
@@ -44,6 +45,6 @@ __all__ = [
     "cut_layers", "encoder_layers", "evenly_spaced_layers", "first_token_only", "fit_baseline",
     "freeze_word_embeddings", "hub_revision", "label_names_of", "load_classifier", "load_config", "load_tokenizer",
     "locate", "mpnet_is_cached", "num_layers", "predict_logits", "rebuilt_tokenizer", "require_same_tokenizer",
-    "require_single_label", "reset_head", "set_dropout", "set_labels", "static_student", "student_from_layers",
-    "swap_tokens", "usable_length", "weights_fingerprint",
+    "require_task", "reset_head", "set_dropout", "set_labels", "static_student",
+    "student_from_layers", "swap_tokens", "task_of", "task_of_model", "usable_length", "weights_fingerprint",
 ]  # fmt: skip

@@ -4,9 +4,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from kdhelpers.data import normal_label
+from kdhelpers.data import Task, normal_label
 from kdhelpers.errors import UserError
-from kdhelpers.models.loading import LoadedModel, label_maps, load_config, require_single_label
+from kdhelpers.models.loading import LoadedModel, label_maps, load_config, require_task, task_of
 
 
 def _names(config: Any) -> tuple[list[str], bool]:
@@ -17,12 +17,17 @@ def _names(config: Any) -> tuple[list[str], bool]:
 
 def label_names_of(model_id: str) -> list[str] | None:
     """The label names that a fine-tuned classifier brings; None for a bare encoder or names like LABEL_0."""
-    config = load_config(model_id)
-    if not any("SequenceClassification" in name for name in config.architectures or []):
+    if task_of_model(model_id) is None:
         return None
-    require_single_label(config, model_id)
-    names, telling = _names(config)
+    names, telling = _names(load_config(model_id))
     return names if telling else None
+
+
+def task_of_model(model_id: str) -> Task | None:
+    """The task that a fine-tuned classifier is for; None for a bare encoder. Raises UserError for one that is none."""
+    config = load_config(model_id)
+    fine_tuned = any("SequenceClassification" in name for name in config.architectures or [])
+    return task_of(config, model_id) if fine_tuned else None
 
 
 def set_labels(model: PreTrainedModel, label_names: list[str]) -> PreTrainedModel:
@@ -31,15 +36,16 @@ def set_labels(model: PreTrainedModel, label_names: list[str]) -> PreTrainedMode
     return model
 
 
-def align_labels(loaded: LoadedModel, label_names: list[str], what: str = "teacher") -> None:
+def align_labels(loaded: LoadedModel, label_names: list[str], what: str = "teacher", task: Task = Task.ONE) -> None:
     """Check a model's labels against the data's, and write the data's names into it where its own say nothing.
 
-    Names are compared in one spelling (case, Unicode). Raises UserError for another task or number of labels, other
-    names, the same in another order, or a config whose two directions (id2label, label2id) contradict each other.
+    Names are compared in one spelling (case, Unicode); `task` is the data's. Raises UserError for another task or
+    number of labels, other names, the same in another order, or a config whose two directions (id2label, label2id) contradict each other.
     """
     config = loaded.model.config
-    require_single_label(config, f"the {what}")
+    require_task(config, task, f"the {what}")
     names, telling = _names(config)
+    telling = telling and task is not Task.NUMBER  # a number's name, as "score" or "stars", is of no consequence
     pair = f"the {what}'s labels are {names}, the data's {label_names}"
     if len(names) != len(label_names):
         raise UserError(f"{pair}: their number must be the same")

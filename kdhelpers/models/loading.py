@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from kdhelpers import runtime
-from kdhelpers.data import hub_message
+from kdhelpers.data import PROBLEM_TYPES, Task, hub_message
 from kdhelpers.errors import UserError
 from kdhelpers.models.mpnet import MPNET_BASE, mpnet_folder
 from kdhelpers.models.tokenizers import usable_length
@@ -108,6 +108,8 @@ def load_tokenizer(model_id: str) -> Any:
     if wrong:
         raise UserError(f"the tokenizer of {model_id} {wrong}")
     tokenizer.model_max_length = usable_length(tokenizer, config)
+    if getattr(config, "type_vocab_size", None) == 1:  # the second text of a pair has no type of its own, as in RoBERTa
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     return tokenizer
 
 
@@ -119,8 +121,12 @@ def hub_revision(model_id: str) -> str | None:
     return Path(cached).parent.name if isinstance(cached, str) else None
 
 
-def load_classifier(model_id: str, label_names: list[str] | None, what: str = "teacher") -> LoadedModel:
+def load_classifier(
+    model_id: str, label_names: list[str] | None, what: str = "teacher", task: Task = Task.ONE
+) -> LoadedModel:
     """Load a sequence classifier in fp32; a bare encoder gets a random head with `label_names` (None: its own).
+
+    `task` is what a bare encoder's head is for; another model's config says its own.
 
     transformers leaves weights random that it does not find: only a head, with its pooler, may be. Raises UserError
     for another weight that is missing, does not fit or is no number, for unused layers, and for another task.
@@ -131,10 +137,10 @@ def load_classifier(model_id: str, label_names: list[str] | None, what: str = "t
         raise UserError(f"{who} is a {architectures}: take a sequence classifier or a bare encoder")
     options: dict = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     if label_names is not None and "SequenceClassification" not in architectures:
-        options |= label_maps(label_names)
+        options |= label_maps(label_names) | ({} if task is Task.ONE else {"problem_type": task.problem_type})
     options |= runtime.attention_options()
     model, report = _from_pretrained(AutoModelForSequenceClassification, what, model_id, **options)
-    require_single_label(model.config, who)
+    task_of(model.config, who)
     missing, unused = (tuple(sorted(report[key])) for key in ("missing_keys", "unexpected_keys"))
     for name, has, needs in report["mismatched_keys"]:
         raise UserError(f"{who}: {name} has the shape {tuple(has)}, its config.json asks for {tuple(needs)}")
@@ -145,11 +151,26 @@ def load_classifier(model_id: str, label_names: list[str] | None, what: str = "t
     return loaded
 
 
-def require_single_label(config: Any, who: str) -> None:
-    """Raise UserError unless a classifier chooses one of two or more labels: nothing else is distilled here."""
-    task = config.problem_type or "single_label_classification"
-    if task != "single_label_classification" or config.num_labels < 2:
-        raise UserError(f"{who} is for {task} with {config.num_labels} outputs: only one label out of several is done")
+def task_of(config: Any, who: str) -> Task:
+    """The task that a model's config is for. Raises UserError where its outputs cannot be that.
+
+    Without a `problem_type` one output is a number, as transformers has it, and more are the classes of one label.
+    """
+    kind, outputs = config.problem_type, config.num_labels
+    task = Task.NUMBER if outputs == 1 else Task.ONE
+    if kind is not None:
+        task = next((task for task, name in PROBLEM_TYPES.items() if name == kind), task)
+    if kind not in (None, task.problem_type) or (outputs == 1) != (task is Task.NUMBER) and task is not Task.SEVERAL:
+        raise UserError(f"{who} is for {kind} with {outputs} outputs, which is no task: correct its config.json")
+    return task
+
+
+def require_task(config: Any, task: Task, who: str) -> None:
+    """Raise UserError unless a model is for this task."""
+    own = task_of(config, who)
+    if own is not task:
+        what = f"{own} ({own.problem_type}, {config.num_labels} outputs)"
+        raise UserError(f"{who} is for {what}, the rows for {task}: take another, or say with --task what they are for")
 
 
 def _output_layer(model: PreTrainedModel) -> str:

@@ -61,7 +61,7 @@ AutoModelForSequenceClassification.register(StaticConfig, StaticForSequenceClass
 def static_student(parent: PreTrainedModel) -> StaticForSequenceClassification:
     """A static student with the token vectors of any classifier, its labels, and a new head; after `set_seed`."""
     table = parent.get_input_embeddings().get_parameter("weight").detach()
-    names = ("id2label", "label2id", "pad_token_id")
+    names = ("id2label", "label2id", "pad_token_id", "problem_type")
     kept: dict[str, Any] = {name: getattr(parent.config, name, None) for name in names}
     student = StaticForSequenceClassification(StaticConfig(*table.shape, **kept))
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 They need nothing of this package: the file is copied into the model's archive as `code/inference.py`. The archive of
 a PyTorch student holds student/, that of an exported one export.json, and `predict.py` beside this file. Both cut a
-text at the length that the student was trained with.
+text, or a pair of texts, at the length that the student was trained with.
 """
 
 import inspect
@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 LONGEST_BATCH = 64
-Loaded = tuple[list[str], Callable[[list[str]], np.ndarray]]
+Texts = list[str] | list[tuple[str, str]]
+Loaded = tuple[list[str], Callable[[Texts], np.ndarray], str]  # labels, from texts to logits, the task
+TASKS = {"multi_label_classification": "several-labels", "regression": "number"}
 
 
 def model_fn(model_dir: str, context: object = None) -> Loaded:
-    """Load the student once, when the endpoint starts: its label names, and a function from texts to logits.
+    """Load the student once, when the endpoint starts: its label names, a function from texts to logits, its task.
 
     `model_dir`: the unpacked archive.
     """
@@ -33,24 +35,28 @@ def _pytorch(folder: Path) -> Loaded:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     accepted = inspect.signature(model.forward).parameters  # a DistilBERT takes no token_type_ids
 
-    def logits(texts: list[str]) -> np.ndarray:
-        batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    def logits(texts: Texts) -> np.ndarray:
+        columns = [texts] if isinstance(texts[0], str) else map(list, zip(*texts, strict=True))
+        batch = tokenizer(*columns, padding=True, truncation=True, return_tensors="pt")
         with torch.inference_mode():
             return model(**{name: batch[name] for name in batch if name in accepted}).logits.float().numpy()
 
-    return [model.config.id2label[index] for index in range(model.config.num_labels)], logits
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    return labels, logits, TASKS.get(str(model.config.problem_type), "one-label")
 
 
 def _exported(folder: Path) -> Loaded:
     import predict  # the export's own, in the same folder as this file; it needs neither torch nor transformers
 
     session, tokenizer, labels = predict.load(folder)
-    return labels, lambda texts: predict.logits(texts, session, tokenizer)
+    task = predict.card(folder).get("task", "one-label")
+    return labels, lambda texts: predict.logits(texts, session, tokenizer), task
 
 
-def input_fn(body: str | bytes, content_type: str, context: object = None) -> list[str]:
+def input_fn(body: str | bytes, content_type: str, context: object = None) -> Texts:
     """A request's texts: the JSON object {"inputs": "a text"} or {"inputs": ["a text", ...]}.
 
+    For a student of pairs {"inputs": [["a text", "its second"], ...]}, or objects of "text" and "text_pair".
     Raises ValueError for anything else, which the caller gets to read.
     """
     if content_type.split(";")[0].strip() != "application/json":
@@ -60,18 +66,37 @@ def input_fn(body: str | bytes, content_type: str, context: object = None) -> li
     except ValueError as error:
         raise ValueError(f"the request is not JSON: {error}") from error
     texts = request.get("inputs") if isinstance(request, dict) else None
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError('send {"inputs": ["a text", ...]}')
+    texts = texts if isinstance(texts, list) else [texts]
+    texts = [_pair(text) for text in texts]
+    whole = all(isinstance(text, str) for text in texts) or all(
+        isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text) for text in texts
+    )
+    if not texts or not whole:
+        raise ValueError('send {"inputs": ["a text", ...]}, or for pairs {"inputs": [["a text", "its second"], ...]}')
     if len(texts) > LONGEST_BATCH:
         raise ValueError(f"{len(texts)} texts in one request: at most {LONGEST_BATCH}")
     return texts
 
 
-def predict_fn(texts: list[str], loaded: Loaded, context: object = None) -> list[dict]:
-    """Label and probability for each text; `loaded` is what `model_fn` returned."""
-    labels, logits = loaded
+def _pair(text: object) -> object:
+    if isinstance(text, dict):
+        return text.get("text"), text.get("text_pair")
+    return tuple(text) if isinstance(text, list) else text
+
+
+def predict_fn(texts: Texts, loaded: Loaded, context: object = None) -> list[dict]:
+    """An answer for each text; `loaded` is what `model_fn` returned.
+
+    {"label", "score"} with its probability; of several labels {"labels", "scores"}, of a number {"value"}.
+    """
+    labels, logits, task = loaded
     found = logits(texts)
+    if task == "number":
+        return [{"value": round(float(row[0]), 4)} for row in found]
+    if task == "several-labels":
+        shares = 1 / (1 + np.exp(-found.astype(float)))
+        scores = [dict(zip(labels, row.round(4).tolist(), strict=True)) for row in shares]
+        return [{"labels": [name for name in row if row[name] >= 0.5], "scores": row} for row in scores]
     powers = np.exp(found - found.max(-1, keepdims=True))
     shares = powers / powers.sum(-1, keepdims=True)
     return [{"label": labels[row.argmax()], "score": round(float(row.max()), 4)} for row in shares]

@@ -230,7 +230,7 @@ def cascade(curve: pd.DataFrame, share: float) -> Figure:
     figure, axis = new_figure(width=7.2)
     x, y = curve["milliseconds"], 100 * curve["accuracy"]
     axis.plot(x, y, color="#555555", linewidth=1.2, label="pair")
-    places = [0, (curve["student_share"] - share).abs().to_numpy().argmin(), len(curve) - 1]
+    places = [0, int(np.abs(curve["student_share"] - share).argmin()), len(curve) - 1]
     for name, place in zip(("student", "control", "teacher"), places, strict=True):
         axis.plot(x.iloc[place], y.iloc[place], marker=MARKERS[name], color=COLOURS[name], markersize=9, linestyle="")
     texts = ["student alone", f"student answers {100 * share:.0f} %", "every text to the teacher, too"]

@@ -157,7 +157,7 @@ BAD_FILES = {
     "object for a text": ("a.jsonl", '{"text": {"en": "bad"}, "label": 1}\n', "line 1 has no text"),
     "number for a text": ("a.jsonl", '{"text": 3, "label": 1}\n', "line 1 has no text"),
     "null for a text": ("a.jsonl", '{"text": null, "label": 1}\n', "line 1 has no text"),
-    "list for a label": ("a.jsonl", '{"text": "x", "label": ["a"]}\n', "line 1: the label"),
+    "list for a label": ("a.jsonl", '{"text": "x", "label": {"a": 1}}\n', "line 1: the label"),
     "half an emoji": ("a.jsonl", '{"text": "bad \\ud83d film", "label": 1}\n', "line 1 holds half a character"),
     "half an emoji as label": ("a.jsonl", '{"text": "x", "label": "\\ude00"}\n', "line 1 holds half a character"),
     "not Parquet": ("a.parquet", "hello", "not a Parquet file"),

@@ -158,14 +158,14 @@ def test_declared_names_that_differ_in_nothing_but_case_stay_two_classes(hub):
     [
         (Value("int64"), NAMES, "train, row 1 has no text"),
         (datasets.List(Value("string")), NAMES, "train, row 1 has no text"),
-        (Value("string"), datasets.List(Value("int64")), "not one label a row"),
+        (Value("string"), {"a": Value("int64")}, "neither a label nor a list of labels"),
     ],
-    ids=["numbers for texts", "lists for texts", "lists for labels"],
+    ids=["numbers for texts", "lists for texts", "objects for labels"],
 )
 def test_columns_that_hold_no_texts_or_no_labels_are_refused(tmp_path, monkeypatch, text, label, words):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     values = {"text": [1, 2] if text == Value("int64") else [["a"], ["b"]] if text != Value("string") else ["a", "b"]}
-    values["label"] = [[0], [1]] if label is not NAMES else [0, 1]
+    values["label"] = [{"a": 0}, {"a": 1}] if label is not NAMES else [0, 1]
     Dataset.from_dict(values, features=Features(text=text, label=label)).to_parquet(str(tmp_path / "set/train.parquet"))
     with pytest.raises(UserError, match=words):
         data.load_rows(settings_from({"dataset_id": str(tmp_path / "set")}))

@@ -34,7 +34,7 @@ def once(to_onnx):
     """`to_onnx` for one model: torch takes seconds, and the second time the first one's graph is copied."""
     made = []
 
-    def copied(model, path):
+    def copied(model, path, token_types=False):
         if not made:
             to_onnx(model, path)
             made.append(path.read_bytes())
@@ -55,7 +55,7 @@ def exported(student, tmp_path_factory):
 def exported_as(exported, monkeypatch):
     """Exports that cost nothing: whatever the student is, the graph is that of the trained one."""
     graph_file = exported[0] / "onnx" / "model.onnx"
-    monkeypatch.setattr(export_module, "to_onnx", lambda model, path: shutil.copy(graph_file, path))
+    monkeypatch.setattr(export_module, "to_onnx", lambda model, path, *_: shutil.copy(graph_file, path))
 
 
 def torch_logits(folder, texts, max_length=64):
@@ -237,17 +237,12 @@ def nan_weight(model):
     model.classifier.weight.data[0, 0] = float("nan")
 
 
-def one_output(model):
-    model.classifier = torch.nn.Linear(32, 1)
-    model.config.num_labels = 1
+def no_task(model):
+    model.config.problem_type = "regression"
 
 
-def several_labels_at_once(model):
-    model.config.problem_type = "multi_label_classification"
-
-
-@pytest.mark.parametrize("damage", [nan_weight, one_output, several_labels_at_once])
-def test_a_model_that_does_not_choose_one_class_is_neither_exported_nor_timed(damage, tmp_path):
+@pytest.mark.parametrize("damage", [nan_weight, no_task])
+def test_a_model_that_cannot_answer_is_neither_exported_nor_timed(damage, tmp_path):
     model = tiny_bert()
     damage(model)
     folder = save_model(tmp_path / "student", model, tiny_tokenizer())

@@ -215,7 +215,7 @@ WIDER = {"student": "WIDER", "hidden_states": "pkd"}
         (WIDER, "hidden_size is 64 and 32"),
         ({"lr_scheduler_kwargs": '{"nonsense": 1}'}, "cannot begin.*lr_scheduler_kwargs"),
         ({"student": "LABELS"}, "number must be the same"),
-        ({"student": "NUMBER"}, "1 outputs"),
+        ({"student": "NUMBER"}, "the student is for number .regression, 1 outputs."),
     ],
 )
 def test_what_can_be_known_before_is_refused_before(files, bare, tmp_path, monkeypatch, more, words):  # noqa: F811

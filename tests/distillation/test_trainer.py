@@ -337,19 +337,24 @@ def test_rows_without_a_label_column_train_where_alpha_is_zero(student, rows, to
         trainer.train()
 
 
-def multi_label():
-    model = tiny_bert()
-    model.config.problem_type = "multi_label_classification"
+def for_task(problem_type, labels=2):
+    model = tiny_bert(labels=labels)
+    model.config.problem_type = problem_type
     return model
 
 
-@pytest.mark.parametrize("make", [multi_label, lambda: tiny_bert(labels=1)])
-def test_what_no_softmax_is_for_is_refused(rows, tokenizer, tmp_path, make):
+@pytest.mark.parametrize("make", [lambda: for_task("multi_label_classification"), lambda: tiny_bert(labels=1)])
+def test_a_teacher_of_another_task_is_refused(rows, tokenizer, tmp_path, make):
     """Several labels a text, or one number: their distillation by softmax would train without an error."""
-    with pytest.raises(UserError, match="the student is for"):
-        trainer_for(make(), rows, tokenizer, tmp_path)
-    with pytest.raises(UserError, match="the teacher is for"):
-        trainer_for(tiny_bert(), rows, tokenizer, tmp_path, teacher=make())
+    for student, teacher in ((tiny_bert(), make()), (make(), tiny_bert())):
+        with pytest.raises(UserError, match="the teacher is for"):
+            trainer_for(student, rows, tokenizer, tmp_path, teacher=teacher)
+
+
+@pytest.mark.parametrize(("problem_type", "labels"), [("regression", 2), ("single_label_classification", 1)])
+def test_outputs_that_no_task_has_are_refused(rows, tokenizer, tmp_path, problem_type, labels):
+    with pytest.raises(UserError, match="the student is for .* which is no task"):
+        trainer_for(for_task(problem_type, labels), rows, tokenizer, tmp_path)
 
 
 def test_one_process_uses_one_gpu(student, rows, tokenizer, tmp_path):

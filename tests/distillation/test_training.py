@@ -108,7 +108,7 @@ def test_early_stopping_goes_on_counting_after_an_interruption(how, monkeypatch,
         whole = weights(fit(copy.deepcopy(start), dataclasses.replace(how, folder=how.folder / "whole")))
         assert "stopped early, no longer gaining; step 2 was the best" in caplog.text
         lines = module.EpochLines
-        monkeypatch.setattr(module, "EpochLines", lambda name: Kill(step))
+        monkeypatch.setattr(module, "EpochLines", lambda *_: Kill(step))
         with pytest.raises(KeyboardInterrupt):
             fit(copy.deepcopy(start), how)
         monkeypatch.setattr(module, "EpochLines", lines)

@@ -232,17 +232,35 @@ def test_a_weight_that_is_no_number_is_refused(value, name, folder):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"problem_type": "multi_label_classification"},
         {"problem_type": "regression"},
-        {"id2label": {"0": "score"}, "label2id": {"score": 0}},
+        {"problem_type": "ordinal_regression"},
+        {"problem_type": "single_label_classification", "id2label": {"0": "score"}, "label2id": {"score": 0}},
     ],
 )
-def test_a_model_of_more_or_less_than_one_label_is_refused(changes, tmp_path):
+def test_a_model_whose_outputs_are_for_no_task_is_refused(changes, tmp_path):
     save_model(tmp_path, tiny_bert(labels=1 if "id2label" in changes else 2), tiny_tokenizer())
     edit_config(tmp_path, **changes)
     refused(tmp_path)
     with pytest.raises(UserError):
         models.label_names_of(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem_type", "task"),
+    [
+        (2, None, "one-label"),
+        (3, "single_label_classification", "one-label"),
+        (1, None, "number"),
+        (1, "regression", "number"),
+        (3, "multi_label_classification", "several-labels"),
+        (1, "multi_label_classification", "several-labels"),
+    ],
+)
+def test_a_models_task_is_what_its_config_says(labels, problem_type, task, tmp_path):
+    save_model(tmp_path, tiny_bert(labels=labels, layers=1), tiny_tokenizer())
+    edit_config(tmp_path, problem_type=problem_type)
+    assert models.load_classifier(str(tmp_path), None).has_head
+    assert models.task_of_model(str(tmp_path)) == task
 
 
 def test_what_transformers_cannot_load_is_told_in_one_sentence(folder, tmp_path):
