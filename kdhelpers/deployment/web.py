@@ -210,13 +210,13 @@ def _facts(student: str, layers: int, facts: dict) -> list[tuple[str, str]]:
         ("Classes", ", ".join(facts["labels"])),
         ("Student", f"{depth}, {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB in 8 bits"),
         ("Reads", f"up to {facts['max_length']} tokens of a text, with a vocabulary of {facts['vocabulary']:,}"),
-        ("8 bits", f"changed {changed:,} of {compared:,} answers ({changed / compared:.1%})"),
+        ("8 bits", f"changed {changed:,} of {compared:,} answers ({100 * changed / compared:.1f} %)"),
     ]
     run = run_metrics(Path(student).parent) if Path(student).is_dir() else {}
     if "test_accuracy" in run.get("student", {}):
         low, high = run["student"]["test_interval95"]
-        rows = f"{run['rows']['test']:,} test rows (95 % interval {low:.1%} to {high:.1%}), before 8 bits"
-        said.append(("Accuracy", f"{run['student']['test_accuracy']:.1%} on {rows}"))
+        accuracy = f"{100 * run['student']['test_accuracy']:.1f} % on {run['rows']['test']:,} test rows"
+        said.append(("Accuracy", f"{accuracy} (95 % interval {100 * low:.1f} to {100 * high:.1f}), before 8 bits"))
     if "text" in (run.get("verdict") or {}):
         said.append(("Verdict", run["verdict"]["text"]))
     return said

@@ -195,7 +195,7 @@ def test_the_page_says_whose_student_it_is(student, tmp_path):
     export_web(str(student), tmp_path / "web", TEXTS, libraries="cdn")
     facts = dict(card_of(tmp_path / "web" / "index.html")["facts"])
     assert facts["Classes"] == "negative, positive"
-    assert facts["Accuracy"].startswith("82.3% on 1,000 test rows")
+    assert facts["Accuracy"].startswith("82.3 % on 1,000 test rows (95 % interval 79.8 to 84.5)")
     assert facts["Verdict"] == RUN["verdict"]["text"]
     assert "64 tokens" in facts["Reads"]
     alone = shutil.copytree(student, tmp_path / "alone" / "student")
