@@ -75,7 +75,7 @@ def export_web(
         raise UserError(f"libraries must be one of {', '.join(SOURCES)}, not {libraries!r}")
     if output.is_dir() and any(output.iterdir()) and not (output / MODEL).is_file():
         raise UserError(f"{output} holds files that are no page of a student: choose another output folder")
-    found, no_npm = _libraries() if libraries == "npm" else ({}, "")
+    found, no_npm = _libraries() if libraries == "npm" else ([], "")
     folder = student_folder(student)
     try:
         with tempfile.TemporaryDirectory() as temporary:
