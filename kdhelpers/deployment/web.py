@@ -66,8 +66,8 @@ def export_web(
 
     The folder holds index.html for a server, student.html for a double click (all in one file), the int8 student as
     `@huggingface/transformers` loads it, and lib/. Some of `texts` become the page's examples. `libraries`: npm, or
-    cdn for a page that loads its JavaScript from a public server; so does npm where it cannot be had here. Returns
-    the int8 export's facts, `bytes` of the whole folder, `libraries` (npm or cdn) and `no_npm`, the reason or "".
+    cdn for a page that loads its JavaScript from a public server, as it also does where npm gives none. Returns the
+    int8 export's facts, `page_bytes` of the whole folder, `libraries` (npm or cdn) and `no_npm`, the reason or "".
 
     Raises UserError as `export` does, and for a library that is not the one with our checksum.
     """
