@@ -1,4 +1,7 @@
-"""`python -m kdhelpers export`: write a student as one file, for ONNX or numpy, and check that it answers alike."""
+"""`python -m kdhelpers export`: write a student as one file, for ONNX or numpy, and check that it answers alike.
+
+With `--format web`: as a folder with a page in which the int8 student answers in anybody's browser.
+"""
 
 from pathlib import Path
 
@@ -6,20 +9,28 @@ from kdhelpers import data, deployment
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
+FORMATS = "onnx (fp32, default), onnx-int8, numpy (of a static student), or web: a page with the int8 student"
+ROWS = (
+    "texts to compare on: .csv, .tsv, .jsonl, .parquet, .txt (default: the run's test rows); "
+    "some of them are the web page's examples"
+)
+
 
 def parser() -> Parser:
     """The command's options."""
     options = Parser(prog="python -m kdhelpers export", description=__doc__)
     add = options.add_argument
     add("student", metavar="RUN", help="folder of a run or of a trained student, or a hub id")
-    add("--format", default="onnx", help="onnx (fp32, default), onnx-int8, or numpy (of a static student)")
+    add("--format", default="onnx", help=FORMATS)
     add("--output", help="folder to write (default: beside the student, named after the format)")
-    add("--rows", help="texts to compare on: .csv, .tsv, .jsonl, .parquet, .txt (default: the run's test rows)")
+    add("--rows", help=ROWS)
     add("--text-column", default="text", help="name of their text column (default: text)")
     add("--text-pair-column", help="name of their second text column, where the student reads pairs")
     add("--vocabulary-of", metavar="TEXTS", help="keep only the tokens of these texts: a file, or movie-snippets")
     accept = "share of predictions that may change (default: 0.05; without a number: any)"
     add("--accept-changes", nargs="?", type=float, const=1.0, default=deployment.ACCEPTED_CHANGES, help=accept)
+    libraries = "of the web page: npm (default; the page then needs no network), or cdn (a public server)"
+    add("--libraries", default="npm", help=libraries)
     add("--overwrite", action="store_true", help="replace an earlier export, once the new one is done")
     return options
 
@@ -43,6 +54,8 @@ def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
     if not 0 <= options.accept_changes <= 1:
         raise UserError(f"--accept-changes must lie between 0 and 1, not {options.accept_changes:g}")
+    if options.format not in (known := (*deployment.FORMATS, "web")):
+        raise UserError(f"--format must be one of {', '.join(known)}, not {options.format!r}")
     student = Path(deployment.student_folder(options.student)).expanduser()
     beside = student.parent if student.is_dir() else Path()
     output = Path(options.output or beside / f"student-{options.format}").expanduser()
@@ -57,13 +70,36 @@ def main(argv: list[str]) -> None:
     if options.vocabulary_of:
         columns = [column for column in (options.text_column, options.text_pair_column) if column]
         vocabulary = [text for column in columns for text in texts_of(options.vocabulary_of, column)]
+    if options.format == "web":
+        asked = (texts, vocabulary, options.accept_changes, options.libraries)
+        report_page(output, deployment.export_web(str(student), output, *asked))
+        return
     facts = deployment.export(str(student), output, options.format, texts, vocabulary, options.accept_changes)
-    changed, compared = facts["changed_predictions"], facts["compared_texts"]
     print(f"{output}: {facts['bytes'] / 1e6:.1f} MB, a vocabulary of {facts['vocabulary']:,} tokens,")
+    report(facts)
+    second = ' "I liked it."' * facts["pairs"]
+    print(f'try it: python {output}/predict.py "A wonderful film."{second}')
+
+
+def report(facts: dict) -> None:
+    """Print what an export reads and how it answers beside PyTorch."""
+    changed, compared = facts["changed_predictions"], facts["compared_texts"]
     print(f"  labels {', '.join(facts['labels'])}, texts of up to {facts['max_length']} tokens")
     print(
         f"against PyTorch on {compared:,} texts: largest difference in logits {facts['largest_logit_difference']:.2g},"
     )
     print(f"  {changed:,} predictions changed ({100 * changed / compared:.1f} %)")
-    second = ' "I liked it."' * facts["pairs"]
-    print(f'try it: python {output}/predict.py "A wonderful film."{second}')
+
+
+def report_page(output: Path, facts: dict) -> None:
+    """Print where the page is, what it needs, and what of the rows it shows."""
+    print(f"{output}: {facts['page_bytes'] / 1e6:.0f} MB, of which the student {facts['bytes'] / 1e6:.1f},")
+    report(facts)
+    if facts["libraries"] == "npm":
+        print("its JavaScript is in the folder: the page needs no network")
+    else:
+        why = f" ({facts['no_npm']})" if facts["no_npm"] else ""
+        print(f"its JavaScript comes from a public server, cdn.jsdelivr.net, whenever it is opened{why}")
+    print("the page shows some of the compared texts as examples: choose others with --rows before you publish it")
+    print(f"open {output}/student.html by a double click, or serve the folder:")
+    print(f"  python -m http.server --bind 127.0.0.1 --directory {output}    and open http://127.0.0.1:8000")

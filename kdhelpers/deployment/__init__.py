@@ -10,9 +10,10 @@ from kdhelpers.deployment.export import (
 )
 from kdhelpers.deployment.latency import WARM_UP, Timing, dollars_per_million, measure
 from kdhelpers.deployment.runners import BATCH, NamedModel, Runner, baseline_runner, load_runner, models_of
+from kdhelpers.deployment.web import SOURCES, export_web
 
 __all__ = [
-    "ACCEPTED_CHANGES", "BATCH", "FORMATS", "WARM_UP", "NamedModel", "Runner", "Timing", "baseline_runner",
-    "dollars_per_million", "export", "exported_logits", "load_runner", "measure", "models_of", "student_folder",
-    "trim_vocabulary",
+    "ACCEPTED_CHANGES", "BATCH", "FORMATS", "SOURCES", "WARM_UP", "NamedModel", "Runner", "Timing", "baseline_runner",
+    "dollars_per_million", "export", "export_web", "exported_logits", "load_runner", "measure", "models_of",
+    "student_folder", "trim_vocabulary",
 ]  # fmt: skip

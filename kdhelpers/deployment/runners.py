@@ -194,7 +194,7 @@ def models_of(given: list[str]) -> list[NamedModel]:
     found: dict[str, NamedModel] = {}
     for name in given:
         folder = Path(name).expanduser().resolve()
-        parts, metrics = {folder.name: str(folder) if folder.is_dir() else name}, _metrics_of(folder)
+        parts, metrics = {folder.name: str(folder) if folder.is_dir() else name}, run_metrics(folder)
         if "runs" in metrics:
             raise UserError(f"{name} holds several runs: name one of them, e.g. {name}/seed-42")
         if is_run := "teacher" in metrics:
@@ -210,7 +210,7 @@ def models_of(given: list[str]) -> list[NamedModel]:
     return [model._replace(name=name) for model, name in zip(found.values(), names, strict=True)]
 
 
-def _metrics_of(folder: Path) -> dict:
+def run_metrics(folder: Path) -> dict:
     """What a run, or several seeds', says of itself; nothing for a folder of another kind. Raises UserError."""
     path = folder / "metrics.json"
     try:

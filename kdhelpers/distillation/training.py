@@ -204,6 +204,7 @@ def fit(model: PreTrainedModel, training: Training) -> Fit:
     if training.folder is None:
         with tempfile.TemporaryDirectory() as folder:
             return fit(model, replace(training, folder=Path(folder)))
+    had_cache = "use_cache" in model.config.to_dict()
     trainer = trainer_for(training, model=model)
     bar = ProgressBar(training.name)
     for callback in (EpochLines(training.name, evaluation.MEASURES[training.task]), bar):
@@ -219,6 +220,8 @@ def fit(model: PreTrainedModel, training: Training) -> Fit:
     seconds = time.perf_counter() - started
     # keep_fp32_wrapper=True, the default, would leave autocast in the model's forward: half-precision scores for ever
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).float().eval()
+    if not had_cache and hasattr(model.config, "use_cache"):
+        del model.config.use_cache  # Trainer's, for decoders: saved without it, the model would be another one
     return Fit(model, seconds, trainer.state.best_metric)
 
 

@@ -75,6 +75,27 @@ def test_a_hub_student_is_exported_into_the_folder_where_one_is(asked):
     assert str(asked[0][1]) == "student-onnx"
 
 
+def test_a_page_is_made_of_the_int8_student_and_the_command_says_what_it_needs(student, tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def export_web(*arguments):
+        calls.append(arguments)
+        facts = {"changed_predictions": 1, "compared_texts": 2, "largest_logit_difference": 0.1, "bytes": 5_000_000}
+        facts |= {"labels": NAMES, "max_length": 64, "page_bytes": 50_000_000, "vocabulary": 9}
+        return facts | {"libraries": arguments[-1], "no_npm": "" if arguments[-1] == "npm" else "npm is not installed"}
+
+    monkeypatch.setattr(deployment, "export_web", export_web)
+    (tmp_path / "texts.txt").write_text("a lovely film\nthe plot was dull\n")
+    command = ["export", str(student), "--format", "web", "--rows", str(tmp_path / "texts.txt")]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert calls[0][1:3] == (student.parent / "student-web", ["a lovely film", "the plot was dull"])
+    for part in ("50 MB, of which the student 5.0", "needs no network", "student.html", "http.server", "--rows"):
+        assert part in said
+    assert main([*command, "--libraries", "cdn", "--output", str(tmp_path / "web")]) == 0
+    assert "cdn.jsdelivr.net, whenever it is opened (npm is not installed)" in capsys.readouterr().out
+
+
 def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "letter.txt").write_text("dear")
@@ -82,7 +103,7 @@ def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
     (tmp_path / "seeds" / "metrics.json").write_text(json.dumps({"runs": []}))
     out = ["--output", str(tmp_path / "x")]
     for arguments, sign in (
-        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8"),
+        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8, web"),
         ([str(tmp_path / "nowhere"), *out], "no model folder"),
         ([str(student), "--output", str(tmp_path / "kept")], "--overwrite"),
         ([str(student), "--output", str(tmp_path / "kept"), "--overwrite"], "no export"),
@@ -90,6 +111,7 @@ def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
         ([str(tmp_path / "seeds")], "seed-42"),
         ([str(student), *out, "--accept-changes", "7"], "between 0 and 1"),
         ([str(student), *out, "--rows", "none.csv"], "no file none.csv"),
+        ([str(student), *out, "--format", "web", "--libraries", "elsewhere"], "npm, cdn"),
     ):
         assert main(["export", *arguments]) == 2
         said = capsys.readouterr().err

@@ -1,0 +1,214 @@
+"""A student as a page: what the folder holds, what it may load, and that it is the int8 student and no other.
+
+Whether a browser answers with it is tested by hand: tests/tools/browser/.
+"""
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoTokenizer
+
+from kdhelpers import models
+from kdhelpers.deployment import export, export_web, exported_logits, graph
+from kdhelpers.errors import UserError
+from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_teacher
+
+NAMES = ["negative", "positive"]
+TEXTS = ["</script><b> is a film of no taste", *(row["text"] for row in teachable_rows(20))]
+web, export_module = (sys.modules[function.__module__] for function in (export_web, export))
+RUN = {
+    "rows": {"test": 1000}, "student": {"test_accuracy": 0.823, "test_interval95": [0.798, 0.845]},
+    "verdict": {"text": "no evidence of a difference"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    (run / "metrics.json").write_text(json.dumps(RUN))
+    return save_model(run / "student", models.set_labels(trained_tiny_teacher(), NAMES), tiny_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def graph_file(student, tmp_path_factory):
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    graph.to_onnx(models.load_classifier(str(student), None).model, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def export_costs_nothing(graph_file, monkeypatch, tmp_path):
+    monkeypatch.setattr(export_module, "to_onnx", lambda model, path: shutil.copy(graph_file, path))
+    monkeypatch.setenv("KD_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """An npm that gives packages of our own making: file by file what `web.LIBRARIES` names, with their checksums."""
+    libraries = [library._replace(integrity=web._sri(library.path.encode())) for library in web.LIBRARIES]
+    packages, asked = {}, []
+    for package in web.PACKAGES:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as files:
+            for library in libraries:
+                if library.package == package:
+                    member = tarfile.TarInfo(f"package/{library.path}")
+                    member.size = len(library.path)
+                    files.addfile(member, io.BytesIO(library.path.encode()))
+        packages[package] = packed.getvalue()
+
+    def pack(package, archive):
+        asked.append(package)
+        archive.write_bytes(packages[package])
+        return ""
+
+    monkeypatch.setattr(web, "LIBRARIES", libraries)
+    monkeypatch.setattr(web, "PACKAGES", {name: web._sri(content, "sha512") for name, content in packages.items()})
+    monkeypatch.setattr(web, "_pack", pack)
+    return asked
+
+
+def card_of(page):
+    return json.loads(re.search(r'id="card">(.*?)</script>', page.read_text(encoding="utf-8"))[1])
+
+
+def policy_of(page):
+    return re.search(r'Content-Security-Policy" content="([^"]*)"', page.read_text(encoding="utf-8"))[1]
+
+
+def test_the_folder_is_the_int8_student_in_the_layout_of_transformers_js(student, tmp_path):
+    folder = tmp_path / "web"
+    export_web(str(student), folder, TEXTS, libraries="cdn")
+    export(str(student), tmp_path / "int8", "onnx-int8", TEXTS)
+    config = AutoConfig.from_pretrained(folder)
+    assert config.id2label == dict(enumerate(NAMES))
+    assert AutoTokenizer.from_pretrained(folder).model_max_length == 64
+    session = onnxruntime.InferenceSession(folder / "onnx" / "model_quantized.onnx")
+    assert {entry.name for entry in session.get_inputs()} == {"input_ids", "attention_mask"}
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text in TEXTS:
+        ids = np.array([tokenizer.encode(text).ids])
+        logits = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+        assert np.abs(logits - exported_logits(tmp_path / "int8", [text])).max() < 1e-4
+    for path in folder.rglob("*"):
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), f"{path} names a place of this machine"
+
+
+def test_a_trimmed_vocabulary_is_the_pages_too(student, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "to_onnx", graph.to_onnx)
+    facts = export_web(str(student), tmp_path / "web", TEXTS, TEXTS, 1.0, "cdn")
+    config = json.loads((tmp_path / "web" / "config.json").read_text())
+    tokenizer = Tokenizer.from_file(str(tmp_path / "web" / "tokenizer.json"))
+    assert config["vocab_size"] == facts["vocabulary"] == tokenizer.get_vocab_size() < tiny_tokenizer().vocab_size
+    settings = json.loads((tmp_path / "web" / "tokenizer_config.json").read_text())
+    assert "added_tokens_decoder" not in settings
+
+
+def test_with_npm_everything_is_in_the_folder_and_nothing_else_may_be_asked(student, registry, tmp_path):
+    facts = export_web(str(student), tmp_path / "web", TEXTS)
+    assert facts["libraries"] == "npm"
+    assert registry == list(web.PACKAGES)
+    for name, entry in card_of(tmp_path / "web" / "index.html")["libraries"].items():
+        assert entry["url"] == f"lib/{name}"
+        assert web._sri((tmp_path / "web" / entry["url"]).read_bytes()) == entry["integrity"]
+    for page in ("index.html", "student.html"):
+        policy = policy_of(tmp_path / "web" / page)
+        assert "default-src 'none'" in policy
+        assert "connect-src 'self' blob:;" in policy
+        assert not re.search("http|unsafe-inline|'unsafe-eval'", policy)
+    export_web(str(student), tmp_path / "again", TEXTS)
+    assert len(registry) == 2, "the cache has them now"
+
+
+def test_without_npm_the_page_names_the_public_server_and_our_checksums(student, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    facts = export_web(str(student), tmp_path / "web", TEXTS)
+    assert facts["libraries"] == "cdn"
+    assert facts["no_npm"] == "npm is not installed"
+    libraries = card_of(tmp_path / "web" / "index.html")["libraries"]
+    assert [entry["integrity"] for entry in libraries.values()] == [library.integrity for library in web.LIBRARIES]
+    for entry in libraries.values():
+        assert re.match(r"https://cdn\.jsdelivr\.net/npm/\S+@\d\S+/dist/\S+$", entry["url"]), "a version is named"
+    assert "connect-src 'self' blob: https://cdn.jsdelivr.net;" in policy_of(tmp_path / "web" / "index.html")
+    assert not (tmp_path / "web" / "lib").exists()
+
+
+def test_an_npm_that_fetches_nothing_is_said(student, tmp_path, monkeypatch):
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\nexit 1\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert "cannot fetch" in export_web(str(student), tmp_path / "web", TEXTS)["no_npm"]
+
+
+@pytest.mark.parametrize("damage", ["package", "file"])
+def test_a_library_with_another_checksum_is_refused(damage, student, registry, tmp_path, monkeypatch):
+    if damage == "package":
+        monkeypatch.setattr(web, "PACKAGES", dict.fromkeys(web.PACKAGES, web._sri(b"another", "sha512")))
+    else:
+        others = [library._replace(integrity=web._sri(b"another")) for library in web.LIBRARIES]
+        monkeypatch.setattr(web, "LIBRARIES", others)
+    with pytest.raises(UserError, match="checksum") as error:
+        export_web(str(student), tmp_path / "web", TEXTS)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "web").exists()
+
+
+def test_the_page_runs_its_own_script_and_no_other(student, tmp_path):
+    """The policy names the checksums of the two blocks; what a text says is no markup."""
+    export_web(str(student), tmp_path / "web", TEXTS, libraries="cdn")
+    page = (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
+    for tag in ("script", "style"):
+        (block,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        found = base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{found}'" in policy_of(tmp_path / "web" / "index.html")
+    assert card_of(tmp_path / "web" / "index.html")["examples"][0] == TEXTS[0]
+    assert "<b>" not in page
+    assert "{{" not in page
+
+
+def test_the_single_file_holds_all_others(student, registry, tmp_path):
+    folder = tmp_path / "web"
+    export_web(str(student), folder, TEXTS)
+    page = (folder / "student.html").read_text(encoding="utf-8")
+    held = dict(re.findall(r'<script type="text/plain" id="([^"]+)">([^<]*)</script>', page))
+    others = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    assert set(held) == set(others) - {"index.html", "student.html"}
+    for name, content in held.items():
+        assert gzip.decompress(base64.b64decode(content)) == others[name].read_bytes()
+
+
+def test_the_page_says_whose_student_it_is(student, tmp_path):
+    export_web(str(student), tmp_path / "web", TEXTS, libraries="cdn")
+    facts = dict(card_of(tmp_path / "web" / "index.html")["facts"])
+    assert facts["Classes"] == "negative, positive"
+    assert facts["Accuracy"].startswith("82.3 % on 1,000 test rows (95 % interval 79.8 to 84.5)")
+    assert facts["Verdict"] == RUN["verdict"]["text"]
+    assert "64 tokens" in facts["Reads"]
+    alone = shutil.copytree(student, tmp_path / "alone" / "student")
+    export_web(str(alone), tmp_path / "web", libraries="cdn")
+    card = card_of(tmp_path / "web" / "index.html")
+    assert "Accuracy" not in dict(card["facts"])
+    assert len(set(card["examples"])) == web.EXAMPLES
+
+
+def test_a_folder_that_holds_anything_else_is_not_replaced(student, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="no page"):
+        export_web(str(student), tmp_path, TEXTS, libraries="cdn")
+    with pytest.raises(UserError, match="npm, cdn"):
+        export_web(str(student), tmp_path / "web", TEXTS, libraries="elsewhere")
+    assert [path.name for path in Path(tmp_path).iterdir()] == ["thesis.txt"]
