@@ -17,7 +17,7 @@ from kdhelpers.errors import UserError
 from kdhelpers.runtime import this_machine
 from kdhelpers.settings import recipe
 from tests.distillation.test_trainer import rows, tokenizer  # noqa: F401  (fixtures)
-from tests.tiny import tiny_bert
+from tests.tiny import FAMILIES, family_tokenizer, tiny_bert, tiny_model
 
 FP32 = this_machine("fp32")
 
@@ -46,6 +46,15 @@ def test_precision_steps_and_the_choice_of_a_checkpoint_reach_trainer(how, preci
     assert (made.max_steps, made.eval_steps, made.save_steps, made.warmup_steps) == (12, 4, 4, 3)
     assert (made.load_best_model_at_end, made.metric_for_best_model) == (True, "accuracy")
     assert not training_arguments(dataclasses.replace(how, validation=None)).load_best_model_at_end
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "static"])
+def test_a_trained_model_has_the_fingerprint_with_which_it_comes_back_from_disk(how, family, tmp_path):
+    """Else what was computed with it in memory, its logits first of all, is computed a second time."""
+    model = models.static_student(tiny_bert()) if family == "static" else tiny_model(family)
+    result = fit(model, changed(how, epochs=1))
+    save_fit(tmp_path / "kept", result, family_tokenizer("bert" if family == "static" else family))
+    assert models.weights_fingerprint(load_fit(tmp_path / "kept").model) == models.weights_fingerprint(result.model)
 
 
 def test_steps_count_processes_and_accumulation():
