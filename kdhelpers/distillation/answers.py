@@ -44,7 +44,7 @@ def as_logits(answers: np.ndarray, where: Callable[[int], str], task: Task = Tas
 
     Of several labels probabilities need not sum to 1, and values of which one lies outside [0, 1] are logits; numbers
     [rows, 1] stay what they are. Raises UserError for a value that is no number, for rows of probabilities that do not
-    sum to 1 among others that do, and for percentages, counts and scores of single classes, which are none of the three.
+    sum to 1 among others that do, and for percentages, counts and scores of single classes, none of the three.
     """
     answers = np.asarray(answers, dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
@@ -183,11 +183,11 @@ def ask(
 ) -> np.ndarray:
     """What `function` answers for each text, float64 [texts, classes]: asked in batches, each text once, and kept.
 
-    A pair of texts is a tuple. Answers are kept on disk under `name` after every batch, so that what was paid for is not asked again, after an
-    interruption or in another run: give another name to another model, prompt or version. A failure of the network
-    (OSError, a time-out, HTTP 408, 429 and 5xx) is tried again, `attempts` times, after `wait` seconds, then twice as
-    long, or as long as the server's Retry-After says. Raises UserError where that did not help, and for an answer of
-    another shape; any other exception of the function goes through.
+    A pair of texts is a tuple. Answers are kept on disk under `name` after every batch, so that what was paid for is
+    not asked again, after an interruption or in another run: give another name to another model, prompt or version. A
+    failure of the network (OSError, a time-out, HTTP 408, 429 and 5xx) is tried again, `attempts` times, after `wait`
+    seconds, then twice as long, or as long as the server's Retry-After says. Raises UserError where that did not help,
+    and for an answer of another shape; any other exception of the function goes through.
 
     >>> ask(lambda texts: [[0.5, 0.5] for _ in texts], ["so so"], "undecided")  # doctest: +SKIP
     array([[0.5, 0.5]])

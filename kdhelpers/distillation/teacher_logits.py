@@ -108,12 +108,12 @@ def mean_of_probabilities(logits: list[np.ndarray], task: data.Task = data.Task.
     Of several labels that is the log-odds of the mean probability, of numbers the mean.
     """
     if task is data.Task.NUMBER:
-        return np.mean(logits, axis=0, dtype=np.float64).astype(np.float32)
+        return np.stack(_wide(logits)).mean(axis=0).astype(np.float32)
     each = [log_expit(x) if task is data.Task.SEVERAL else log_softmax(x, axis=-1) for x in _wide(logits)]
-    together = logsumexp(np.stack(each), axis=0) - np.log(len(logits))
+    together: np.ndarray = logsumexp(np.stack(each), axis=0) - np.log(len(logits))
     if task is data.Task.SEVERAL:
         together -= logsumexp(np.stack([log_expit(-x) for x in _wide(logits)]), axis=0) - np.log(len(logits))
-    return np.asarray(together, dtype=np.float32)
+    return together.astype(np.float32)
 
 
 def _wide(logits: list[np.ndarray]) -> list[np.ndarray]:

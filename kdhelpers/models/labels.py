@@ -40,7 +40,8 @@ def align_labels(loaded: LoadedModel, label_names: list[str], what: str = "teach
     """Check a model's labels against the data's, and write the data's names into it where its own say nothing.
 
     Names are compared in one spelling (case, Unicode); `task` is the data's. Raises UserError for another task or
-    number of labels, other names, the same in another order, or a config whose two directions (id2label, label2id) contradict each other.
+    number of labels, other names, the same in another order, or a config whose two directions (id2label, label2id)
+    contradict each other.
     """
     config = loaded.model.config
     require_task(config, task, f"the {what}")
