@@ -6,6 +6,7 @@ from kdhelpers.experiments.ablation import (
     Variant,
     paired_over_seeds,
     recorded,
+    right_rows,
     run_ablation,
     student,
     summary,
@@ -14,6 +15,6 @@ from kdhelpers.experiments.ablation import (
 from kdhelpers.experiments.search import search, search_table
 
 __all__ = [
-    "GROUPS", "OF_THE_NOTEBOOKS", "Variant", "paired_over_seeds", "recorded", "run_ablation", "search",
-    "search_table", "student", "summary", "variant",
+    "GROUPS", "OF_THE_NOTEBOOKS", "Variant", "paired_over_seeds", "recorded", "right_rows", "run_ablation",
+    "search", "search_table", "student", "summary", "variant",
 ]  # fmt: skip
