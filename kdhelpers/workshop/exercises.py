@@ -149,15 +149,16 @@ def _likeliest_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(optimize.minimize_scalar(loss, bounds=(0.05, 20), method="bounded").x)
 
 
-def _loss_with(squared: bool = True, swapped: bool = False, turned: bool = False, classes: int = 1) -> Callable:
-    """The loss of 04 with one of its mistakes, or with none."""
+def _loss_with(
+    squared: bool = True, swapped: bool = False, turned: bool = False, classes: int = 1, lone: bool = False
+) -> Callable:
+    """The loss of 04 with one of its mistakes, or with none. `lone`: averaged over the labelled rows alone."""
 
-    def loss(
-        student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, alpha: float, temperature: float
-    ) -> float:
-        hard = distillation.hard_label_loss(student, labels)
-        pair = (teacher, student) if turned else (student, teacher)
-        soft = distillation.soft_target_loss(*pair, temperature) / classes / (1 if squared else temperature**2)
+    def loss(*probe: Any) -> float:
+        student, teacher, labels, alpha, temperature = probe
+        hard = distillation.hard_label_loss(student, labels) / ((labels >= 0).float().mean() if lone else 1)
+        soft = distillation.soft_target_loss(*((teacher, student) if turned else (student, teacher)), temperature)
+        soft = soft / classes / (1 if squared else temperature**2)
         weight = 1 - alpha if swapped else alpha
         return float(weight * hard + (1 - weight) * soft)
 
@@ -168,33 +169,21 @@ def _loss_with(squared: bool = True, swapped: bool = False, turned: bool = False
 def distillation_loss(answer: Callable) -> str | None:
     """04: a function (student_logits, teacher_logits, labels, alpha, temperature) -> loss; label -100: none."""
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (3 * torch.randn(8, 3, generator=generator) for _ in range(2))
-    labels = torch.arange(8) % 3
-    right = _loss_with()
-
-    def over_labelled(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, *numbers: float) -> float:
-        share = (labels >= 0).float().mean().clamp(min=1e-9)
-        return right(student, teacher, labels, *numbers) + numbers[0] * float(
-            distillation.hard_label_loss(student, labels) * (1 / share - 1)
-        )
-
+    logits, labels = [3 * torch.randn(8, 3, generator=generator) for _ in range(2)], torch.arange(8) % 3
     mistakes = {
         "T^2 is missing: at T = 4 the teacher counts 16 times too little": _loss_with(squared=False),
         "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places": _loss_with(swapped=True),
         "both mistakes are still in it": _loss_with(squared=False, swapped=True),
         "the teacher is the target: KL(teacher || student), not the other way round": _loss_with(turned=True),
         'a mean over classes, too: KL is a mean over rows, reduction="batchmean"': _loss_with(classes=3),
-        "a lone label counts for the whole batch: sum over the labelled rows, divide by all": over_labelled,
+        "a lone label counts for the whole batch: sum over the labelled rows, divide by all": _loss_with(lone=True),
     }
-    for labelled in (8, 2):
-        some = labels.where(torch.arange(8) < labelled, data.UNLABELLED)
-        wrong = _function(answer, right, [(student, teacher, some, 0.3, 4.0)], mistakes)
-        if wrong:
-            return wrong
-    bare = (student, teacher, torch.full_like(labels, data.UNLABELLED), 0.3, 4.0)
-    if math.isnan(float(answer(*bare))):
+    known = [labels.where(torch.arange(8) < count, data.UNLABELLED) for count in (8, 2, 0)]
+    probes: list[tuple] = [(*logits, some, 0.3, 4.0) for some in known]
+    wrong = _function(answer, _loss_with(), probes[:2], mistakes)
+    if wrong is None and math.isnan(float(answer(*probes[2]))):
         return "in a batch without any label it is NaN, the mean of nothing"
-    return _function(answer, right, [bare], {})
+    return wrong or _function(answer, _loss_with(), probes[2:], {})
 
 
 @_check
@@ -247,33 +236,26 @@ def pseudo_labels(answer: Callable) -> str | None:
     return f"expected {right.tolist()}, the likeliest class of every row, got {got.round(2).tolist()}"
 
 
-FOREST = {  # invented: each seed's difference in points, and the interval over seeds and rows
-    "A": ((2.9, 1.8, 2.5), (0.9, 3.9)),
-    "B": ((0.1, 0.9, -0.1), (-0.8, 1.4)),
-    "C": ((4.3, 0.2, 1.2), (-1.1, 4.8)),
-    "D": ((-1.2, -2.1, -1.5), (-2.9, -0.4)),
-    "E": ((0.7, 0.5, 0.9), (0.2, 1.3)),
+def _invented(*points: float) -> evaluation.SeedsComparison:
+    *seeds, low, high = (value / 100 for value in points)
+    return evaluation.SeedsComparison(dict(enumerate(seeds, 42)), sum(seeds) / len(seeds), (low, high), "invented")
+
+
+FOREST = {  # comparisons that nobody made, for 05b: three seeds' differences in points, then the interval's ends
+    "A": _invented(2.9, 1.8, 2.5, 0.9, 3.9),
+    "B": _invented(0.1, 0.9, -0.1, -0.8, 1.4),
+    "C": _invented(4.3, 0.2, 1.2, -1.1, 4.8),
+    "D": _invented(-1.2, -2.1, -1.5, -2.9, -0.4),
+    "E": _invented(0.7, 0.5, 0.9, 0.2, 1.3),
 }
-
-
-def invented_comparisons() -> dict[str, evaluation.SeedsComparison]:
-    """Five comparisons that nobody made, for 05b's exercise."""
-    return {
-        name: evaluation.SeedsComparison(
-            {seed: value / 100 for seed, value in enumerate(by_seed, 42)},
-            sum(by_seed) / 300,
-            (interval[0] / 100, interval[1] / 100),
-            "invented",
-        )
-        for name, (by_seed, interval) in FOREST.items()
-    }
 
 
 @_check
 def forest_plot(answer: tuple[str, str]) -> str | None:
     """05b: the letters of the comparisons that show a difference, and of those that rule out a gain of 2 points."""
     shown, ruled_out = ({*str(letters).upper()} & {*FOREST} for letters in answer)
-    for name, (_, (low, high)) in FOREST.items():
+    for name, one in FOREST.items():
+        low, high = (100 * end for end in one.interval95)
         where = f"{name}'s interval goes from {low:+.1f} to {high:+.1f}: it"
         if (name in shown) != (low > 0 or high < 0):
             holds = "holds 0, and shows no difference" if name in shown else "leaves 0 out, and shows a difference"

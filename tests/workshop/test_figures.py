@@ -92,7 +92,7 @@ MADE = {
     "latency, alike": lambda: figures.accuracy_against_latency(ALIKE),
     "ablation": lambda: ablation(runs()),
     "ablation, many": lambda: ablation(runs(["teacher", *(f"variant {number}" for number in range(16))])),
-    "forest": lambda: figures.forest(exercises.invented_comparisons()),
+    "forest": lambda: figures.forest(exercises.FOREST),
     "more rows": lambda: figures.more_rows(CURVES),
     "search": lambda: figures.search_results(trials()),
     "parameters": lambda: accuracy_against_parameters(metrics(teacher=22.7e6, control=17.4e6, student=17.4e6)),
