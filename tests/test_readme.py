@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 import kdhelpers
 from kdhelpers.__main__ import main
+from tests.tools import results
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -97,6 +98,24 @@ def test_every_file_that_is_named_exists(name):
     named = [file for file in files_named(TEXTS[name]) if file and "NAME" not in file]
     missing = [file for file in named if not any((folder / file).exists() for folder in (here, ROOT))]
     assert not missing, missing
+
+
+def test_tables_made_from_the_record_are_as_the_record_has_them():
+    assert results.main(["--check"]) == 0
+    used = [block[2] for page in results.PAGES for block in results.BLOCK.finditer(page.read_text(encoding="utf-8"))]
+    assert set(used) == set(results.MADE)
+
+
+def test_a_table_that_differs_from_the_record_is_noticed(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n\n<!-- from the record: seeds -->\nold\n<!-- end -->\n\nkept\n", encoding="utf-8")
+    monkeypatch.setattr(results, "PAGES", (page,))
+    assert results.main(["--check"]) == 1
+    assert results.main([]) == results.main(["--check"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "\nold\n" not in text
+    assert "\nkept\n" in text
+    assert "distilled student" in text
 
 
 def test_names_of_former_releases_are_gone():

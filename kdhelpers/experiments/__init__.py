@@ -7,6 +7,7 @@ from kdhelpers.experiments.ablation import (
     Variant,
     paired_over_seeds,
     recorded,
+    right_rows,
     run_ablation,
     sizes,
     student,
@@ -16,6 +17,6 @@ from kdhelpers.experiments.ablation import (
 from kdhelpers.experiments.search import search, search_table
 
 __all__ = [
-    "GROUPS", "MAIN_GROUPS", "OF_THE_NOTEBOOKS", "Variant", "paired_over_seeds", "recorded", "run_ablation",
-    "search", "search_table", "sizes", "student", "summary", "variant",
+    "GROUPS", "MAIN_GROUPS", "OF_THE_NOTEBOOKS", "Variant", "paired_over_seeds", "recorded", "right_rows",
+    "run_ablation", "search", "search_table", "sizes", "student", "summary", "variant",
 ]  # fmt: skip

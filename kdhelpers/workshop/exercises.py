@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+from scipy import optimize, stats
+from scipy.special import log_softmax
 
-from kdhelpers import data, distillation, models, storage
+from kdhelpers import data, distillation, evaluation, models, storage
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings, recipe, settings_from
+from kdhelpers.workshop.kit import logits_of
 
 
 def _check(judge: Callable[[Any], str | None]) -> Callable[[object], None]:
@@ -123,23 +125,89 @@ def calibration_gap(answer: Callable) -> str | None:
 
 
 @_check
+def fit_temperature(answer: Callable) -> str | None:
+    """03: a function (logits, labels) -> the T at which the labels are likeliest."""
+    draw = np.random.default_rng(0)
+    for true in (2.5, 0.6):
+        margin = draw.normal(0, 2, 4000)
+        labels = (draw.random(4000) < 1 / (1 + np.exp(-margin))).astype(int)
+        logits = true * np.stack([-margin, margin], axis=1).astype(np.float32) / 2
+        right, got = _likeliest_temperature(logits, labels), float(answer(logits, labels))
+        if math.isclose(got, right, rel_tol=0.05):
+            continue
+        if math.isclose(got, 1 / right, rel_tol=0.05):
+            return "that is 1 / T; T divides the logits"
+        if math.isclose(got, 1.0):
+            return "T = 1 changes nothing; accuracy cannot find T, since no T changes which class leads"
+        return f"expected T = {right:.2f}, got {got:.2f}: least mean cross-entropy of the labels decides"
+    return None
+
+
+def _likeliest_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    def loss(temperature: float) -> float:
+        return float(-log_softmax(logits / temperature, axis=-1)[np.arange(len(labels)), labels].mean())
+
+    return float(optimize.minimize_scalar(loss, bounds=(0.05, 20), method="bounded").x)
+
+
+def _loss_with(
+    squared: bool = True, swapped: bool = False, turned: bool = False, classes: int = 1, lone: bool = False
+) -> Callable:
+    """The loss of 04 with one of its mistakes, or with none. `lone`: averaged over the labelled rows alone."""
+
+    def loss(*probe: Any) -> float:
+        student, teacher, labels, alpha, temperature = probe
+        hard = distillation.hard_label_loss(student, labels) / ((labels >= 0).float().mean() if lone else 1)
+        soft = distillation.soft_target_loss(*((teacher, student) if turned else (student, teacher)), temperature)
+        soft = soft / classes / (1 if squared else temperature**2)
+        weight = 1 - alpha if swapped else alpha
+        return float(weight * hard + (1 - weight) * soft)
+
+    return loss
+
+
+@_check
 def distillation_loss(answer: Callable) -> str | None:
-    """04: a function (student_logits, teacher_logits, labels, alpha, temperature) -> loss."""
+    """04: a function (student_logits, teacher_logits, labels, alpha, temperature) -> loss; label -100: none."""
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (3 * torch.randn(8, 3, generator=generator) for _ in range(2))
-    labels = torch.arange(8) % 3
-    hard = distillation.hard_label_loss(student, labels)
-    soft, turned = (distillation.soft_target_loss(*pair, 4.0) for pair in ((student, teacher), (teacher, student)))
+    logits, labels = [3 * torch.randn(8, 3, generator=generator) for _ in range(2)], torch.arange(8) % 3
     mistakes = {
-        "T^2 is missing: at T = 4 the teacher counts 16 times too little": 0.3 * hard + 0.7 * soft / 16,
-        "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places": 0.7 * hard + 0.3 * soft,
-        "both mistakes are still in it": 0.7 * hard + 0.3 * soft / 16,
-        "the teacher is the target: KL(teacher || student), not the other way round": 0.3 * hard + 0.7 * turned,
-        'a mean over classes, too: KL is a mean over rows, reduction="batchmean"': 0.3 * hard + 0.7 * soft / 3,
+        "T^2 is missing: at T = 4 the teacher counts 16 times too little": _loss_with(squared=False),
+        "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places": _loss_with(swapped=True),
+        "both mistakes are still in it": _loss_with(squared=False, swapped=True),
+        "the teacher is the target: KL(teacher || student), not the other way round": _loss_with(turned=True),
+        'a mean over classes, too: KL is a mean over rows, reduction="batchmean"': _loss_with(classes=3),
+        "a lone label counts for the whole batch: sum over the labelled rows, divide by all": _loss_with(lone=True),
     }
-    constant = {message: lambda *_, loss=loss: float(loss) for message, loss in mistakes.items()}
-    probe = (student, teacher, labels, 0.3, 4.0)
-    return _function(answer, lambda *_: 0.3 * hard + 0.7 * soft, [probe], constant)
+    known = [labels.where(torch.arange(8) < count, data.UNLABELLED) for count in (8, 2, 0)]
+    probes: list[tuple] = [(*logits, some, 0.3, 4.0) for some in known]
+    wrong = _function(answer, _loss_with(), probes[:2], mistakes)
+    if wrong is None and math.isnan(float(answer(*probes[2]))):
+        return "in a batch without any label it is NaN, the mean of nothing"
+    return wrong or _function(answer, _loss_with(), probes[2:], {})
+
+
+@_check
+def teacher_column(answer: Callable) -> str | None:
+    """04: a function (model, tokenizer, texts) -> logits [texts, classes], in the order of the texts."""
+    model = models.cut_layers(models.load_classifier(models.EMBEDDED_BACKBONE, ["negative", "positive"]).model, 1)
+    tokenizer = models.load_tokenizer(models.EMBEDDED_BACKBONE)
+    texts = ["A long film " * (index % 5) + f"about number {index}." for index in range(70)]
+    right = logits_of(model, tokenizer, texts).log_softmax(-1)
+    got = torch.as_tensor(answer(model.train(), tokenizer, texts))
+    if got.shape != right.shape:
+        return f"for {len(texts)} texts and 2 classes it returns the shape {tuple(got.shape)}"
+    if got.requires_grad:
+        return "a column needs no gradient: answer under torch.no_grad()"
+    got = got.float()
+    if torch.allclose(got, right.exp(), atol=1e-3):
+        return "those are probabilities: keep the logits, which T is to divide"
+    got = got.log_softmax(-1)
+    if torch.allclose(got, right, atol=1e-3):
+        return None
+    if torch.allclose(got.sort(0).values, right.sort(0).values, atol=1e-3):
+        return "the answers are right, and in another order than the texts"
+    return "those are not its answers: is it in eval mode, and does it get the attention mask?"
 
 
 @_check
@@ -152,6 +220,51 @@ def mcnemar(answer: float) -> str | None:
         "that is the chi-square approximation; count coin tosses exactly": stats.chi2.sf((30 - 14) ** 2 / 44, 1),
     }
     return _number(answer, right, mistakes)
+
+
+@_check
+def pseudo_labels(answer: Callable) -> str | None:
+    """05b: a function (teacher_logits, labels) -> the labels of the student that learns hard answers."""
+    logits = np.array([[2.0, -1.0], [0.1, 0.3], [1.5, 1.0], [-3.0, 2.0], [0.2, 0.1]])
+    labels, right = np.array([1, -100, 0, -100, -100]), logits.argmax(-1)
+    got = np.asarray(answer(logits, labels))
+    if got.shape != right.shape:
+        return f"for 5 rows it returns the shape {got.shape}; one class a row is wanted"
+    if np.array_equal(got, right):
+        return None
+    if np.array_equal(got, np.where(labels >= 0, labels, right)):
+        return "known labels are kept: the student beside it sees none, so two things would differ at once"
+    return f"expected {right.tolist()}, the likeliest class of every row, got {got.round(2).tolist()}"
+
+
+def _invented(*points: float) -> evaluation.SeedsComparison:
+    *seeds, low, high = (value / 100 for value in points)
+    return evaluation.SeedsComparison(dict(enumerate(seeds, 42)), sum(seeds) / len(seeds), (low, high), "invented")
+
+
+FOREST = {  # comparisons that nobody made, for 05b: three seeds' differences in points, then the interval's ends
+    "A": _invented(2.9, 1.8, 2.5, 0.9, 3.9),
+    "B": _invented(0.1, 0.9, -0.1, -0.8, 1.4),
+    "C": _invented(4.3, 0.2, 1.2, -1.1, 4.8),
+    "D": _invented(-1.2, -2.1, -1.5, -2.9, -0.4),
+    "E": _invented(0.7, 0.5, 0.9, 0.2, 1.3),
+}
+
+
+@_check
+def forest_plot(answer: tuple[str, str]) -> str | None:
+    """05b: the letters of the comparisons that show a difference, and of those that rule out a gain of 2 points."""
+    shown, ruled_out = ({*str(letters).upper()} & {*FOREST} for letters in answer)
+    for name, one in FOREST.items():
+        low, high = (100 * end for end in one.interval95)
+        where = f"{name}'s interval goes from {low:+.1f} to {high:+.1f}: it"
+        if (name in shown) != (low > 0 or high < 0):
+            holds = "holds 0, and shows no difference" if name in shown else "leaves 0 out, and shows a difference"
+            return f"{where} {holds}"
+        if (name in ruled_out) != (high < 2):
+            holds = "reaches 2, so such a gain is possible" if name in ruled_out else "ends below 2, which rules it out"
+            return f"{where} {holds}"
+    return None
 
 
 @_check
@@ -209,6 +322,19 @@ def spot_plan(answer: Any) -> str | None:
         if getattr(answer, name) != value:
             return f"{name} is {getattr(answer, name)}, not {value}"
     return _other_run(settings_from(answer.hyperparameters), recipe("sst2", temperature=4))
+
+
+@_check
+def spot_cost(answer: float) -> str | None:
+    """08: the most that the machine of that plan can cost, in dollars."""
+    from kdhelpers import sagemaker
+
+    hour = sagemaker.PRICES["ml.g4dn.xlarge"]
+    mistakes = {
+        "waiting for a machine is not billed: 60 minutes, not 90": 1.5 * hour,
+        "that is for 30 minutes": 0.5 * hour,
+    }
+    return _number(answer, hour, mistakes)
 
 
 @_check

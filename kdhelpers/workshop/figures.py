@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from kdhelpers.distillation import soft_targets
-from kdhelpers.evaluation import wilson_interval
+from kdhelpers.evaluation import SeedsComparison, wilson_interval
 from kdhelpers.evaluation.figures import COLOURS, MARKERS, WHITE, new_figure, place_labels, save
 
 ASIDE = {"fontsize": 10, "color": "#555555", "loc": "left"}  # the look of a title that names the dashed line
@@ -201,6 +201,49 @@ def ablation(summary: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         axis.set_title(f"dashed: teacher, {means['teacher']:.1f}", **ASIDE)
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     axis.set(xlabel="test accuracy (%)", ylim=(-0.6, len(names) - 0.4), yticks=range(len(names)), yticklabels=names)
+    return figure
+
+
+def forest(comparisons: Mapping[str, SeedsComparison]) -> Figure:
+    """Differences between ways of training, one a line: each seed's as an open mark, the mean with its 95 % interval.
+
+    What lies wholly right of the dashed 0 is better, what lies wholly left of it worse, and the rest is not shown.
+    """
+    figure, axis = new_figure(width=7.6, height=1.3 + 0.42 * len(comparisons))
+    names = list(comparisons)[::-1]
+    for height, one in enumerate(comparisons[name] for name in names):
+        seeds, mean = [100 * value for value in one.by_seed.values()], 100 * one.difference
+        errors = np.abs(100 * np.array([one.interval95]).T - mean)
+        axis.plot(seeds, [height + 0.22] * len(seeds), "o", color=COLOURS["student"], fillstyle="none", markersize=5)
+        axis.errorbar(mean, height, xerr=errors, fmt="D", color="black", markersize=6, capsize=4)
+    axis.axvline(0, color="#555555", linestyle="--", linewidth=1.2)
+    axis.set_title("dashed: no difference", **ASIDE)
+    axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    axis.set(xlabel="difference in test accuracy (% points)", yticks=range(len(names)), yticklabels=names)
+    axis.set_ylim(-0.6, len(names) - 0.2)
+    return figure
+
+
+def more_rows(curves: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
+    """Test accuracy against the number of rows beyond the labelled ones; each curve through the means of its seeds.
+
+    `curves`: by name, by number of rows, the seeds' accuracies as fractions.
+    """
+    figure, axis = new_figure(width=7.6, height=4.4)
+    looks = ((COLOURS["student"], "o"), (COLOURS["control"], "^"))
+    for (_, points), (colour, marker) in zip(curves.items(), looks, strict=True):
+        for rows, seeds in points.items():
+            axis.plot(
+                [rows] * len(seeds), 100 * np.asarray(seeds), marker, color=colour, fillstyle="none", markersize=6
+            )
+        means = [100 * np.mean(seeds) for seeds in points.values()]
+        axis.plot(list(points), means, color=colour, marker=marker, markersize=8, linewidth=2)
+    most = max(max(points) for points in curves.values())
+    axis.set(xlabel="rows beyond the 2,000 labelled ones", ylabel="test accuracy (%)", xlim=(-0.06 * most, 1.5 * most))
+    axis.set_xticks(sorted({rows for points in curves.values() for rows in points}))
+    ends = [(max(points), 100 * np.mean(points[max(points)])) for points in curves.values()]
+    every = [(rows, 100 * one) for points in curves.values() for rows, seeds in points.items() for one in seeds]
+    place_labels(axis, ends, list(curves), avoid=every, sides=[(1, 0), (1, 1), (1, -1)])
     return figure
 
 

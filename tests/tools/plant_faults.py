@@ -92,10 +92,11 @@ FAULTS = (
         "soft answers turned into hard ones",
         replace(
             "kdhelpers/distillation/trainer.py",
-            "return inputs[TEACHER_LOGITS]",
-            "return 20.0 * (inputs[TEACHER_LOGITS] == inputs[TEACHER_LOGITS].amax(-1, keepdim=True))",
+            "answers = inputs.get(TEACHER_LOGITS)",
+            "answers = inputs.get(TEACHER_LOGITS)\n"
+            "        answers = answers if answers is None else 20.0 * (answers == answers.amax(-1, keepdim=True))",
         ),
-        ("tests/distillation/test_trainer.py",),
+        ("tests/distillation/test_trainer.py", *NBVAL, NOTEBOOK.format("04_distillation_trainer")),
     ),
     Fault(
         "labels shuffled",

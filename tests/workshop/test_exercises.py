@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import optimize
 
 from kdhelpers import data, evaluation, models
 from kdhelpers.workshop import exercises
@@ -34,16 +35,41 @@ def gap(confidence, correct):
     return confidence.mean() - correct.mean()
 
 
-def loss(swapped=False, squared=True, reduction="batchmean", turned=False):
+def loss(swapped=False, squared=True, reduction="batchmean", turned=False, hard="sum"):
     def function(student, teacher, labels, alpha, temperature):
-        hard = F.cross_entropy(student, labels)
+        known = F.cross_entropy(student, labels, reduction=hard) / (len(labels) if hard == "sum" else 1)
         if turned:
             student, teacher = teacher, student
         soft = F.kl_div(
             F.log_softmax(student / temperature, -1), F.softmax(teacher / temperature, -1), reduction=reduction
         )
         soft = soft * (temperature**2 if squared else 1)
-        return (1 - alpha) * hard + alpha * soft if swapped else alpha * hard + (1 - alpha) * soft
+        return (1 - alpha) * known + alpha * soft if swapped else alpha * known + (1 - alpha) * soft
+
+    return function
+
+
+def nan_without_labels(*given):
+    """Right as long as one row has a label."""
+    return loss()(*given) * (1 if (given[2] >= 0).any() else float("nan"))
+
+
+def column(train=False, gradient=False, mask=True, finish=lambda logits: logits, order=None):
+    def function(model, tokenizer, texts):
+        batch = tokenizer(texts[::order], padding=True, truncation=True, return_tensors="pt")
+        kept = {name: value for name, value in batch.items() if mask or name != "attention_mask"}
+        with torch.set_grad_enabled(gradient):
+            return finish(model.train(train)(**kept).logits)
+
+    return function
+
+
+def temperature_of(power=1):
+    def function(logits, labels):
+        def cross_entropy(t):
+            return float(F.cross_entropy(torch.as_tensor(logits) / t, torch.as_tensor(labels)))
+
+        return optimize.minimize_scalar(cross_entropy, bounds=(0.1, 10), method="bounded").x ** power
 
     return function
 
@@ -140,7 +166,45 @@ EXERCISES = {
             (lambda student, teacher, *rest: loss()(teacher, student, *rest), "expected"),
             (loss(turned=True), "the teacher is the target"),
             (loss(reduction="mean"), "batchmean"),
+            (loss(hard="mean"), "counts for the whole batch"),
+            (nan_without_labels, "NaN"),
             (lambda *given: None, "return missing"),
+        ],
+    ),
+    "teacher_column": (
+        [column(), lambda *given: column()(*given).tolist(), column(finish=lambda logits: logits.log_softmax(-1))],
+        [
+            (column(train=True), "eval mode"),
+            (column(mask=False), "attention mask"),
+            (column(gradient=True), "no_grad"),
+            (column(finish=lambda logits: logits.softmax(-1)), "probabilities"),
+            (column(finish=lambda logits: logits.argmax(-1)), "the shape (70,)"),
+            (column(order=-1), "in another order"),
+        ],
+    ),
+    "fit_temperature": (
+        [temperature_of(), lambda *given: round(temperature_of()(*given), 2)],
+        [
+            (temperature_of(-1), "T divides"),
+            (lambda *given: 1.0, "T = 1 changes nothing"),
+            (temperature_of(2), "least mean cross-entropy"),
+        ],
+    ),
+    "pseudo_labels": (
+        [lambda logits, labels: logits.argmax(-1), lambda logits, labels: logits.argmax(-1).tolist()],
+        [
+            (lambda logits, labels: np.where(labels >= 0, labels, logits.argmax(-1)), "known labels are kept"),
+            (lambda logits, labels: logits, "the shape (5, 2)"),
+            (lambda logits, labels: logits.max(-1), "the likeliest class"),
+        ],
+    ),
+    "forest_plot": (
+        [("ADE", "BDE"), ["eda", "E D B"]],
+        [
+            (("ACDE", "BDE"), "C's interval goes from -1.1 to +4.8: it holds 0"),
+            (("AE", "BDE"), "D's interval goes from -2.9 to -0.4: it leaves 0 out"),
+            (("ADE", "DE"), "B's interval goes from -0.8 to +1.4: it ends below 2"),
+            (("ADE", "ABDE"), "A's interval goes from +0.9 to +3.9: it reaches 2"),
         ],
     ),
     "mcnemar": (
@@ -177,6 +241,10 @@ EXERCISES = {
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.idxmin(), "a row's number"),
             (lambda curve, wanted: None, "return missing"),
         ],
+    ),
+    "spot_cost": (
+        [0.74, 0.738],
+        [(0.74 * 1.5, "waiting for a machine is not billed"), (0.37, "30 minutes"), (7, "too large")],
     ),
     "distill_command": (
         [LIVE, LIVE.replace("--student-layers 4", "--student_layers=4"), LIVE + " --output here"],

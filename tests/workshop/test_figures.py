@@ -13,7 +13,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
 from kdhelpers.evaluation.figures import COLOURS, accuracy_against_parameters, new_figure, place_labels, save
-from kdhelpers.workshop import figures
+from kdhelpers.workshop import exercises, figures
 
 PALETTE = {"#0072b2", "#e69f00", "#009e73", "#d55e00", "#000000"}  # Okabe and Ito's, what of it is used
 GREYS = {"#ffffff", "#dddddd", "#999999", "#555555"}
@@ -81,6 +81,10 @@ def pair_curve():
     return pd.DataFrame({"student_share": share, "accuracy": accuracy, "milliseconds": 1 + 9 * (1 - share)})
 
 
+CURVES = {
+    "text and teacher": {0: [0.80, 0.81], 2000: [0.83, 0.82], 6000: [0.84, 0.83]},
+    "labels": {0: [0.78, 0.8], 6000: [0.86, 0.85]},
+}
 MADE = {
     "unknown_words": lambda: figures.unknown_words([0] * 2 + [1] * 40 + [2] * 30 + [3] * 18 + [7] * 10),
     "rating_histogram": lambda: figures.rating_histogram([-3.1, -2, -0.2, 0.1, 1.5, 1.6, 2.4], neutral_below=0.5),
@@ -95,6 +99,8 @@ MADE = {
     "ablation": lambda: ablation(runs()),
     "ablation, many": lambda: ablation(runs(["teacher", *(f"variant {number}" for number in range(16))])),
     "cascade": lambda: figures.cascade(pair_curve(), 0.5),
+    "forest": lambda: figures.forest(exercises.FOREST),
+    "more rows": lambda: figures.more_rows(CURVES),
     "search": lambda: figures.search_results(trials()),
     "parameters": lambda: accuracy_against_parameters(metrics(teacher=22.7e6, control=17.4e6, student=17.4e6)),
     "parameters, one size": lambda: accuracy_against_parameters(metrics(teacher=2e7, control=2e7, student=2e7)),
@@ -421,3 +427,23 @@ def test_the_pair_is_drawn_from_the_student_alone_to_the_teacher():
     assert pair.get_xdata()[0] == pytest.approx(5.5)
     assert (teacher.get_xdata()[0], teacher.get_ydata()[0]) == (10.0, 92.0)
     assert {text.get_text() for text in axis.texts} >= {"student alone", "student answers 50 %"}
+
+
+def test_the_forest_plot_shows_each_seed_the_mean_and_its_interval():
+    (axis,) = MADE["forest"]().axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["E", "D", "C", "B", "A"]
+    intervals = [group.lines[2][0].get_segments()[0][:, 0] for group in axis.containers]
+    assert intervals[-1] == pytest.approx([0.9, 3.9])
+    assert intervals[1] == pytest.approx([-2.9, -0.4])
+    seeds = [line for line in axis.lines if line.get_fillstyle() == "none"]
+    assert seeds[-1].get_xdata() == pytest.approx([2.9, 1.8, 2.5])
+    (nothing,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+    assert list(nothing.get_xdata()) == [0, 0]
+
+
+def test_more_rows_are_drawn_where_they_were_measured_and_joined_by_their_means():
+    (axis,) = MADE["more rows"]().axes
+    lines = [line for line in axis.lines if line.get_linestyle() == "-"]
+    assert lines[0].get_xydata() == pytest.approx(np.array([[0, 80.5], [2000, 82.5], [6000, 83.5]]))
+    assert lines[1].get_xydata() == pytest.approx(np.array([[0, 79], [6000, 85.5]]))
+    assert [text.get_text() for text in axis.texts] == list(CURVES)

@@ -1,0 +1,101 @@
+"""Write what the ablation's record says into README.md and notebooks/RESULTS.md: python -m tests.tools.results.
+
+Between `<!-- from the record: NAME -->` and `<!-- end -->` stands what the function NAME returns. With --check nothing
+is written; what differs is named, and the exit code is 1.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import fill
+
+import pandas as pd
+
+from kdhelpers import experiments
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "notebooks" / "RESULTS.md")
+BLOCK = re.compile(r"(<!-- from the record: (\w+) -->\n).*?(<!-- end -->)", flags=re.S)
+STUDENT, CONTROL, TEACHER = "+ logits on all texts", "labels only", "teacher"
+PAIRS = (
+    (STUDENT, CONTROL),
+    ("+ teacher's layers", CONTROL),
+    ("+ logits on labelled rows", "+ teacher's layers"),
+    (STUDENT, "+ logits on labelled rows"),
+    (STUDENT, "+ hard answers on all texts"),
+    ("+ hard answers on all texts", CONTROL),
+    ("all 8,070 labels, no teacher", STUDENT),
+    ("all 8,070 labels + logits", "all 8,070 labels, no teacher"),
+)
+
+
+def fenced(*lines: str) -> str:
+    """Lines as a block of code."""
+    return "\n".join(("```", *lines, "```", ""))
+
+
+def headline(runs: pd.DataFrame) -> str:
+    """One sentence: student, control and teacher over the seeds."""
+    mean = 100 * experiments.summary(runs)["mean"]
+    paired = experiments.paired_over_seeds(runs, STUDENT, CONTROL)
+    low, high = (100 * end for end in paired.interval95)
+    sentence = (
+        f"Over {len(paired.by_seed)} seeds the distilled 3-layer student is right on {mean[STUDENT]:.1f} % of 1,000 "
+        f"test rows, the control on {mean[CONTROL]:.1f} %, the 6-layer teachers on {mean[TEACHER]:.1f} %: "
+        f"{100 * paired.difference:+.1f} points for the teacher's help, 95 % interval over seeds and rows "
+        f"{low:+.1f} to {high:+.1f}."
+    )
+    return fill(sentence, 120) + "\n"
+
+
+def ablation(runs: pd.DataFrame) -> str:
+    """The table that `make ablation` prints."""
+    table = experiments.summary(runs)
+    percent = 100 * table[["mean", "std", "int8"]]
+    percent["of teacher"] = 100 * table["mean"] / table["mean"][TEACHER]
+    shown = percent.round(1).join(table[["layers", "count"]]).rename_axis(None).to_string(na_rep="")
+    return fenced("Test accuracy in %, over seeds; int8: of the exported student.", *shown.splitlines())
+
+
+def seeds(runs: pd.DataFrame) -> str:
+    """Teacher, control and student, seed by seed."""
+    names = {TEACHER: "teacher", CONTROL: "control, no teacher", STUDENT: "distilled student"}
+    table = 100 * runs[runs["variant"].isin(names)].pivot(index="seed", columns="variant", values="test_accuracy")
+    table = table[list(names)].rename(columns=names).rename_axis(None, axis=1)
+    shown = table.round(1).to_string(index_names=False)
+    return fenced("Test accuracy in % on 1,000 rows, by seed.", *shown.splitlines())
+
+
+def pairs(runs: pd.DataFrame) -> str:
+    """Variants two by two."""
+    texts = [experiments.paired_over_seeds(runs, *pair).text for pair in PAIRS]
+    return fenced(*(line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()))
+
+
+MADE: dict[str, Callable[[pd.DataFrame], str]] = {
+    "headline": headline, "ablation": ablation, "seeds": seeds, "pairs": pairs,
+}  # fmt: skip
+
+
+def filled(text: str, runs: pd.DataFrame) -> str:
+    """A page with every block as the record has it."""
+    return BLOCK.sub(lambda block: block[1] + MADE[block[2]](runs) + block[3], text)
+
+
+def main(arguments: list[str]) -> int:
+    """Write, or with --check compare; returns the exit code."""
+    runs, stale = experiments.recorded(), []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if filled(text, runs) != text:
+            stale.append(page.name)
+            if "--check" not in arguments:
+                page.write_text(filled(text, runs), encoding="utf-8")
+    said = "differs from the record" if "--check" in arguments else "written"
+    print("\n".join(f"{name}: {said}" for name in stale) or "all is as the record has it")
+    return int(bool(stale) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
