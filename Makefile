@@ -62,6 +62,7 @@ ladder: ablation
 small: $(READY)  ## a 2-layer student in int8: train, export, measure beside the teacher
 	@mkdir -p images
 	$(RUN) kdhelpers distill --student-layers 2 --epochs 8 --controls none --output runs/small --overwrite
+	$(RUN) kdhelpers export runs/small --teacher --format onnx-int8 --output runs/small/teacher-int8 --overwrite
 	$(RUN) kdhelpers export runs/small --format onnx --output runs/small/onnx --overwrite
 	$(RUN) kdhelpers export runs/small --format onnx-int8 --output runs/small/int8 --overwrite
 	$(RUN) kdhelpers export runs/small --format onnx-int8 --vocabulary-of movie-snippets \

@@ -21,6 +21,7 @@ def parser() -> Parser:
     options = Parser(prog="python -m kdhelpers export", description=__doc__)
     add = options.add_argument
     add("student", metavar="RUN", help="folder of a run or of a trained student, or a hub id")
+    add("--teacher", action="store_true", help="export the run's teacher instead: what an answer of it costs so")
     add("--format", default="onnx", help=FORMATS)
     add("--output", help="folder to write (default: beside the student, named after the format)")
     add("--rows", help=ROWS)
@@ -56,25 +57,27 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--accept-changes must lie between 0 and 1, not {options.accept_changes:g}")
     if options.format not in (known := (*deployment.FORMATS, "web")):
         raise UserError(f"--format must be one of {', '.join(known)}, not {options.format!r}")
-    student = Path(deployment.student_folder(options.student)).expanduser()
-    beside = student.parent if student.is_dir() else Path()
-    output = Path(options.output or beside / f"student-{options.format}").expanduser()
+    find = deployment.teacher_folder if options.teacher else deployment.student_folder
+    model = Path(find(options.student)).expanduser()
+    run = Path(options.student).expanduser() if options.teacher else model.parent if model.is_dir() else Path()
+    named = f"{'teacher' if options.teacher else 'student'}-{options.format}"
+    output = Path(options.output or run / named).expanduser()
     if output.exists() and not options.overwrite:
         raise UserError(f"{output} exists already: choose another --output, or replace it with --overwrite")
     texts = vocabulary = None
-    predictions = student.parent / "predictions.csv"  # where the student lies in a run's folder
+    predictions = run / "predictions.csv"
     if options.rows:
         texts = texts_of(options.rows, options.text_column, options.text_pair_column)
-    elif student.is_dir() and predictions.is_file():
+    elif model.is_dir() and predictions.is_file():
         texts = texts_of(str(predictions), "text", pair_column_of(predictions))
     if options.vocabulary_of:
         columns = [column for column in (options.text_column, options.text_pair_column) if column]
         vocabulary = [text for column in columns for text in texts_of(options.vocabulary_of, column)]
     if options.format == "web":
         asked = (texts, vocabulary, options.accept_changes, options.libraries)
-        report_page(output, deployment.export_web(str(student), output, *asked))
+        report_page(output, deployment.export_web(str(model), output, *asked))
         return
-    facts = deployment.export(str(student), output, options.format, texts, vocabulary, options.accept_changes)
+    facts = deployment.export(str(model), output, options.format, texts, vocabulary, options.accept_changes)
     print(f"{output}: {facts['bytes'] / 1e6:.1f} MB, a vocabulary of {facts['vocabulary']:,} tokens,")
     report(facts)
     second = ' "I liked it."' * facts["pairs"]

@@ -6,6 +6,7 @@ from kdhelpers.deployment.export import (
     export,
     exported_logits,
     student_folder,
+    teacher_folder,
     trim_vocabulary,
 )
 from kdhelpers.deployment.latency import WARM_UP, Timing, dollars_per_million, measure
@@ -15,5 +16,5 @@ from kdhelpers.deployment.web import SOURCES, export_web
 __all__ = [
     "ACCEPTED_CHANGES", "BATCH", "FORMATS", "SOURCES", "WARM_UP", "NamedModel", "Runner", "Timing", "baseline_runner",
     "dollars_per_million", "export", "export_web", "exported_logits", "load_runner", "measure", "models_of",
-    "student_folder", "trim_vocabulary",
+    "student_folder", "teacher_folder", "trim_vocabulary",
 ]  # fmt: skip

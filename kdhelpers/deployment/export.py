@@ -114,6 +114,14 @@ def student_folder(given: str) -> str:
     return next((model.folder for model in models_of([given]) if model.name == "student"), given)
 
 
+def teacher_folder(run: str) -> str:
+    """The folder, or hub id, of a run's teacher. Raises UserError where it is no run, or its teacher only answered."""
+    found = next((model.folder for model in models_of([run]) if model.name == "teacher"), "None")
+    if found == "None":
+        raise UserError(f"--teacher wants the folder of a run whose teacher is a model, not {run}")
+    return found
+
+
 def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, kind: str, texts: list) -> dict:
     """Export into an existing folder; in fp32 first, which has to answer as PyTorch does. Returns its facts."""
     alone, runner = kind == "numpy", torch_runner(model, tokenizer)

@@ -27,7 +27,7 @@ def asked(monkeypatch):
     def export(*arguments):
         calls.append(arguments)
         facts = {"changed_predictions": 0, "compared_texts": 1, "largest_logit_difference": 0.0}
-        return facts | {"bytes": 1, "vocabulary": 1, "labels": NAMES, "max_length": 64}
+        return facts | {"bytes": 1, "vocabulary": 1, "labels": NAMES, "max_length": 64, "pairs": False}
 
     monkeypatch.setattr(deployment, "export", export)
     return calls
@@ -103,7 +103,7 @@ def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
     (tmp_path / "seeds" / "metrics.json").write_text(json.dumps({"runs": []}))
     out = ["--output", str(tmp_path / "x")]
     for arguments, sign in (
-        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8, web"),
+        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8, numpy, web"),
         ([str(tmp_path / "nowhere"), *out], "no model folder"),
         ([str(student), "--output", str(tmp_path / "kept")], "--overwrite"),
         ([str(student), "--output", str(tmp_path / "kept"), "--overwrite"], "no export"),
@@ -119,3 +119,16 @@ def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
         assert said.count("\n") == 1
     assert not (tmp_path / "x").exists()
     assert (tmp_path / "kept" / "letter.txt").is_file()
+
+
+def test_a_runs_teacher_is_exported_beside_its_student(student, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.json").write_text(json.dumps({"teacher": {"model": str(student)}}))
+    assert main(["export", str(run), "--teacher"]) == 0
+    assert (run / "teacher-onnx" / "model.onnx").is_file()
+    capsys.readouterr()
+    (run / "metrics.json").write_text(json.dumps({"teacher": {"model": None}}))
+    for given in (run, student):
+        assert main(["export", str(given), "--teacher"]) == 2
+        assert "whose teacher is a model" in capsys.readouterr().err
