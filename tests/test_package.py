@@ -19,11 +19,15 @@ ROOMS = ("data", "models", "evaluation", "distillation", "deployment", "experime
 # The workshop shows the command line to readers, who type it; it asks for it when it is called.
 SHOWS_COMMANDS = {("workshop", "cli"), ("workshop", "__main__")}
 DRAWS = "kdhelpers.evaluation.figures"  # a door of its own: whoever takes it waits for matplotlib
-ALONE = ("deployment/predict.py", "sagemaker/inference.py")  # they travel without the package
+ALONE = (
+    "deployment/predict.py",
+    "deployment/predict_static.py",
+    "sagemaker/inference.py",
+)  # they travel without the package
 SCRIPTS = (*ALONE, "sagemaker/container.py")  # started by themselves, where there is no `python -m kdhelpers`
 LINES = {
-    "whole": 8456,
-    "the run": 3839,
+    "whole": 10100,
+    "the run": 4900,
 }  # raised for a new capability only; the aim for what 0.4 did was 4,900 and 1,900
 LONGEST, MOST = 40, 6
 

@@ -41,30 +41,22 @@ def export(
 ) -> dict:
     """Write model, tokenizer.json, export.json and predict.py to `output`, all or nothing; an earlier export goes.
 
-    `student` is the folder of a run or of a classifier, or a hub id; `kind` one of `FORMATS`, of which "numpy" is for
-    a static student and needs no ONNX. Batch size and length
-    stay free, up to the student's max_length. `vocabulary_of`: see `trim_vocabulary`. Returns what export.json holds:
-    task, labels, max_length in tokens, bytes, changed_predictions on `texts` (default: some sentences of ours), ... A
-    student that was trained on pairs is exported for pairs, and so is one whose `texts` are tuples of two. Of a number
-    a prediction has changed where it moves by more than a twentieth of the numbers' standard deviation.
+    `student` is the folder of a run or of a classifier, or a hub id; `kind` one of `FORMATS`, of which "numpy" is
+    for a static student and needs no ONNX. Batch size and length stay free, up to the student's max_length.
+    `vocabulary_of`: see `trim_vocabulary`. Returns what export.json holds: task, labels, max_length in tokens,
+    bytes, changed_predictions on `texts` (default: some sentences of ours), ... A student that was trained on pairs
+    is exported for pairs, and so is one whose `texts` are tuples of two. Of a number a prediction has changed where
+    it moves by more than a twentieth of the numbers' standard deviation.
 
     Raises UserError where the student cannot be loaded or exported, where `output` holds anything else, where fp32
     logits stray more than 1e-4 from PyTorch's, and where more predictions change than the share `accept_changes`.
     """
-    if kind not in FORMATS:
-        raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}")
     if output.is_dir() and any(output.iterdir()) and not (output / "export.json").is_file():
         raise UserError(f"{output} holds files that are no export: choose another output folder")
     model, tokenizer = load_trained(student_folder(student))
-    if kind == "numpy" and not isinstance(model, models.StaticForSequenceClassification):
-        raise UserError(f"a {type(model).__name__} needs --format onnx or onnx-int8: numpy is for --student static")
-    pairs = bool(getattr(model.config, "text_pairs", False) or texts and not isinstance(texts[0], str))
-    if pairs and texts and isinstance(texts[0], str):
-        raise UserError("this student reads pairs of texts: name the second's column, too, with --text-pair-column")
-    texts, facts = texts or _probe(pairs), {}
-    runner = torch_runner(model, tokenizer)
-    if kind == "numpy" and runner.task is not Task.ONE:
-        raise UserError("--format numpy answers with one label out of several: take onnx or onnx-int8")
+    runner, facts = torch_runner(model, tokenizer), {}
+    _require_format(kind, model, runner.task)
+    texts = _texts_to_compare(model, texts)
     answers = runner.logits(texts)
     if vocabulary_of is not None:
         model, tokenizer = trim_vocabulary(model, tokenizer, vocabulary_of)
@@ -80,6 +72,26 @@ def export(
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     return facts
+
+
+def _require_format(kind: str, model: PreTrainedModel, task: Task) -> None:
+    """Raise UserError for a format that is none, and for what numpy alone does not answer."""
+    if kind not in FORMATS:
+        raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}")
+    if kind != "numpy":
+        return
+    if not isinstance(model, models.StaticForSequenceClassification):
+        raise UserError(f"a {type(model).__name__} needs --format onnx or onnx-int8: numpy is for --student static")
+    if task is not Task.ONE:
+        raise UserError("--format numpy answers with one label out of several: take onnx or onnx-int8")
+
+
+def _texts_to_compare(model: PreTrainedModel, texts: list | None) -> list:
+    """`texts`, or some of ours; pairs where the student reads them. Raises UserError for texts without a second."""
+    pairs = bool(getattr(model.config, "text_pairs", False) or texts and not isinstance(texts[0], str))
+    if pairs and texts and isinstance(texts[0], str):
+        raise UserError("this student reads pairs of texts: name the second's column, too, with --text-pair-column")
+    return texts or _probe(pairs)
 
 
 def _probe(pairs: bool) -> list:

@@ -72,17 +72,15 @@ def export_web(
 
     Raises UserError as `export` does, and for a library that is not the one with our checksum.
     """
-    if libraries not in SOURCES:
-        raise UserError(f"libraries must be one of {', '.join(SOURCES)}, not {libraries!r}")
-    if output.is_dir() and any(output.iterdir()) and not (output / MODEL).is_file():
-        raise UserError(f"{output} holds files that are no page of a student: choose another output folder")
-    found, no_npm = _libraries() if libraries == "npm" else ([], "")
     folder = student_folder(student)
+    _require_page(folder, output, libraries)
+    found, no_npm = _libraries() if libraries == "npm" else ([], "")
     try:
         with tempfile.TemporaryDirectory() as temporary:
             int8 = Path(temporary) / "int8"
             facts = export(folder, int8, "onnx-int8", texts, vocabulary_of, accept_changes)
-            _require_page(folder, facts)
+            if facts["pairs"] or facts["task"] != Task.ONE:
+                raise UserError("a page answers with one label for one text: of this student take --format onnx-int8")
 
             def save(path: str) -> None:
                 layers = _write_student(Path(path), int8, folder, facts)
@@ -96,12 +94,14 @@ def export_web(
     return facts | {"page_bytes": size, "libraries": "npm" if found else "cdn", "no_npm": no_npm}
 
 
-def _require_page(student: str, facts: dict) -> None:
-    """Raise UserError for a student that transformers.js does not know, or that answers with more than one class."""
+def _require_page(student: str, output: Path, libraries: str) -> None:
+    """Raise UserError for what is known to be wrong before npm is asked."""
+    if libraries not in SOURCES:
+        raise UserError(f"libraries must be one of {', '.join(SOURCES)}, not {libraries!r}")
+    if output.is_dir() and any(output.iterdir()) and not (output / MODEL).is_file():
+        raise UserError(f"{output} holds files that are no page of a student: choose another output folder")
     if models.load_config(student).model_type == models.StaticForSequenceClassification.config_class.model_type:
         raise UserError("a page needs a transformer: of a static student take --format numpy or onnx-int8")
-    if facts["pairs"] or facts["task"] != Task.ONE:
-        raise UserError("a page answers with one label for one text: of this student take --format onnx-int8")
 
 
 # --- libraries ------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def graph_file(student, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def export_costs_nothing(graph_file, monkeypatch, tmp_path):
-    monkeypatch.setattr(export_module, "to_onnx", lambda model, path: shutil.copy(graph_file, path))
+    monkeypatch.setattr(export_module, "to_onnx", lambda model, path, *_: shutil.copy(graph_file, path))
     monkeypatch.setenv("KD_HOME", str(tmp_path / "cache"))
 
 
@@ -212,3 +212,11 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(student, tmp_path):
     with pytest.raises(UserError, match="npm, cdn"):
         export_web(str(student), tmp_path / "web", TEXTS, libraries="elsewhere")
     assert [path.name for path in Path(tmp_path).iterdir()] == ["thesis.txt"]
+
+
+def test_a_student_that_the_page_cannot_run_is_refused_and_nothing_written(student, tmp_path):
+    static = models.static_student(models.load_classifier(str(student), None).model)
+    folder = save_model(tmp_path / "static", static, tiny_tokenizer())
+    with pytest.raises(UserError, match="needs a transformer"):
+        export_web(str(folder), tmp_path / "page", libraries="cdn", accept_changes=1.0)
+    assert not (tmp_path / "page").exists()
