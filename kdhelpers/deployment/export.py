@@ -43,8 +43,7 @@ def export(
     `student` is the folder of a run or of a classifier, or a hub id; `kind` one of `FORMATS`. Batch size and length
     stay free, up to the student's max_length. `vocabulary_of`: see `trim_vocabulary`. Returns what export.json holds:
     task, labels, max_length in tokens, bytes, changed_predictions on `texts` (default: some sentences of ours), ... A
-    student that was trained on pairs is exported for pairs, and so is one whose `texts` are tuples of two. Of a number
-    a prediction has changed where it moves by more than a twentieth of the numbers' standard deviation.
+    student that was trained on pairs is exported for pairs, and so is one whose `texts` are tuples of two.
 
     Raises UserError where the student cannot be loaded or exported, where `output` holds anything else, where fp32
     logits stray more than 1e-4 from PyTorch's, and where more predictions change than the share `accept_changes`.
@@ -54,10 +53,7 @@ def export(
     if output.is_dir() and any(output.iterdir()) and not (output / "export.json").is_file():
         raise UserError(f"{output} holds files that are no export: choose another output folder")
     model, tokenizer = load_trained(student_folder(student))
-    pairs = bool(getattr(model.config, "text_pairs", False) or texts and not isinstance(texts[0], str))
-    if pairs and texts and isinstance(texts[0], str):
-        raise UserError("this student reads pairs of texts: name the second's column, too, with --text-pair-column")
-    texts, facts = texts or _probe(pairs), {}
+    texts, facts = _compared(model, texts), {}
     runner = torch_runner(model, tokenizer)
     answers = runner.logits(texts)
     if vocabulary_of is not None:
@@ -76,12 +72,20 @@ def export(
     return facts
 
 
+def _compared(model: PreTrainedModel, texts: list | None) -> list:
+    """The texts, or the pairs of them, to compare the answers on."""
+    pairs = getattr(model.config, "text_pairs", False)
+    if texts and pairs and isinstance(texts[0], str):
+        raise UserError("this student reads pairs of texts: name the second's column, too, with --text-pair-column")
+    return texts or _probe(pairs)
+
+
 def _probe(pairs: bool) -> list:
     return list(zip(PROBE, PROBE[::-1], strict=True)) if pairs else PROBE
 
 
 def _changed(before: np.ndarray, after: np.ndarray, task: Task) -> int:
-    """The rows whose answer is another one."""
+    """The rows whose answer is another one; a number's, where it moves by over a twentieth of their deviation."""
     if task is Task.NUMBER:
         return int((np.abs(after - before) > 0.05 * before.std()).sum())
     said = (predictions(before, task), predictions(after, task))
