@@ -99,7 +99,7 @@ def _probe(pairs: bool) -> list:
 
 
 def _changed(before: np.ndarray, after: np.ndarray, task: Task) -> int:
-    """The rows whose answer is another one."""
+    """The rows whose answer is another one; a number's, where it moves by over a twentieth of their deviation."""
     if task is Task.NUMBER:
         return int((np.abs(after - before) > 0.05 * before.std()).sum())
     said = (predictions(before, task), predictions(after, task))

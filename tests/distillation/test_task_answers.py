@@ -1,5 +1,7 @@
 """Any teacher for every task: files of answers, functions, several models, live ones; and pairs' types of tokens."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,9 +93,8 @@ def test_hard_answers_of_several_labels_are_those_likelier_than_not():
 def run(tmp_path, task, teacher, **more):
     given = write_task(tmp_path, task) | FAST | {"teacher_epochs": 2, "teacher_learning_rate": 3e-3}
     given |= {"student_layers": 1} if "student" not in more else {}
-    return settings_from(
-        given | {"teacher": str(teacher), "output": str(tmp_path / "run"), "accept_teacher": True} | more
-    )
+    teacher = json.dumps([str(teacher)] * 2) if more.pop("ensemble", False) else str(teacher)
+    return settings_from(given | {"teacher": teacher, "output": str(tmp_path / "run"), "accept_teacher": True} | more)
 
 
 @pytest.mark.parametrize("task", ["several-labels", "number"])
@@ -104,7 +105,7 @@ def test_hidden_states_and_the_live_teacher_go_with_every_task(task, bare, tmp_p
 
 
 def test_several_teachers_of_a_number_teach_their_mean(bare, tmp_path, spoken):  # noqa: F811
-    ready = prepare(run(tmp_path, "number", [str(bare), str(bare)], student=str(bare)))
+    ready = prepare(run(tmp_path, "number", bare, ensemble=True, student=str(bare)))
     assert "the mean of 2 teachers' answers is taught" in spoken()
     assert ready.answers["test"].shape == (32, 1)
     assert len(ready.further_teachers) == 1
@@ -122,15 +123,16 @@ def pair_teacher(folder):
 
 def test_a_student_without_types_leaves_its_teacher_with_them(tmp_path):
     """DistilBERT's tokenizer gives none: read with it, a pair would be one text to the BERT that teaches."""
-    teacher, tokenizer = pair_teacher(tmp_path / "teacher"), family_tokenizer("distilbert")
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    student = save_model(tmp_path / "student", tiny_distilbert(labels=2), tokenizer)
+    teacher = pair_teacher(tmp_path / "teacher")
+    student = save_model(tmp_path / "student", tiny_distilbert(labels=2), family_tokenizer("distilbert"))
+    config = student / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("BertTokenizer", "DistilBertTokenizer"))
     for live in (False, True):
         ready = prepare(run(tmp_path, "pairs", teacher, student=str(student), live_teacher=live, alpha=0.5))
         read = ready.teacher_splits["test"]
         types = read["token_type_ids"][:]
         assert {value for row in types for value in row} == {0, 1}
-        assert (ready.splits is ready.teacher_splits) == live
+        assert (ready.splits["test"] is ready.teacher_splits["test"]) == live
         flat = read.remove_columns("token_type_ids").add_column("token_type_ids", [[0] * len(row) for row in types])
         without = models.predict_logits(ready.teacher, flat, ready.teacher_tokenizer)
         assert np.abs(ready.logits(ready.teacher, "test") - without).max() > 0.01
