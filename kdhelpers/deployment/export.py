@@ -56,8 +56,7 @@ def export(
     model, tokenizer = load_trained(student_folder(student))
     runner, facts = torch_runner(model, tokenizer), {}
     _require_format(kind, model, runner.task)
-    texts = _texts_to_compare(model, texts)
-    answers = runner.logits(texts)
+    answers = runner.logits(texts := _texts_to_compare(model, texts))
     if vocabulary_of is not None:
         model, tokenizer = trim_vocabulary(model, tokenizer, vocabulary_of)
 
