@@ -367,12 +367,12 @@ def rule(answer: Callable) -> str | None:
 @_check
 def cheapest_pair(answer: Callable) -> str | None:
     """11: the fewest milliseconds at which the pair has an accuracy, from what `evaluation.cascade` returns."""
-    curve = pd.DataFrame({"accuracy": [0.80, 0.84, 0.83, 0.86, 0.85], "milliseconds": [1.0, 2.0, 3.0, 5.0, 9.0]})
+    curve = pd.DataFrame({"accuracy": [0.80, 0.84, 0.83, 0.86, 0.85], "milliseconds": [2.0, 3.0, 4.0, 6.0, 10.0]})
     mistakes: dict[str, Callable] = {
-        "that is the slowest pair that is accurate enough": lambda wanted: 9.0 if wanted <= 0.85 else 5.0,
-        "that is the fastest of all, accurate enough or not": lambda wanted: 1.0,
-        "that is the most accurate pair": lambda wanted: 5.0,
+        "that is the slowest pair that is accurate enough": lambda wanted: 10.0 if wanted <= 0.85 else 6.0,
+        "that is the fastest of all, accurate enough or not": lambda wanted: 2.0,
+        "that is the most accurate pair": lambda wanted: 6.0,
         "that is a row's number, not its milliseconds": lambda wanted: {0.83: 1, 0.85: 3, 0.8: 0}[wanted],
     }
-    enough: dict[float, float] = {0.83: 2.0, 0.85: 5.0, 0.8: 1.0}
+    enough: dict[float, float] = {0.83: 3.0, 0.85: 6.0, 0.8: 2.0}
     return _function(lambda wanted: answer(curve.copy(), wanted), enough.get, [(0.83,), (0.85,), (0.8,)], mistakes)
