@@ -96,7 +96,7 @@ def gpus(instance: str) -> int | None:
 def channels(plan: JobPlan) -> dict[str, Path | str]:
     """What the job reads, by channel name: local files and folders, and s3:// addresses. Raises UserError.
 
-    The default recipe's rows and its backbone go with the job, so that the container has to download nothing.
+    The snippets and the embedded backbone go with the job, so that the container has to download nothing.
     """
     settings = settings_from(plan.hyperparameters)
     # without a teacher's model the student is cut from the embedded one
@@ -104,7 +104,7 @@ def channels(plan: JobPlan) -> dict[str, Path | str]:
     named = {name: getattr(settings, name) for name in FILES} | settings.teachers
     named |= {"student": student, "logits": plan.logits}
     found = {name: _input(name, value) for name, value in named.items() if value is not None}
-    if settings.source == "movie-snippets":
+    if "movie-snippets" in (settings.source, settings.dataset_id) or settings.dataset_id == "movie-ratings":
         found["snippets"] = data.fetch_movie_snippets()
     return {name: place for name, place in found.items() if place is not None}
 
