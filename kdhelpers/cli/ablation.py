@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     if unknown or options.seeds < 1:
         raise UserError(f"--groups are {', '.join(groups)} and --seeds at least 1, not {unknown or options.seeds}")
     runs = experiments.run_ablation(options.groups, options.seeds, Path(options.output))
-    table = experiments.summary(runs[runs["group"] != "small"].query("variant != 'MPNet teacher'"))
+    table = experiments.summary(runs[runs["group"] != "small"])
     percent = 100 * table[["mean", "std", "int8"]]
     percent["of teacher"] = 100 * table["mean"] / table["mean"].get("teacher", np.nan)
     print("\nTest accuracy in %, over seeds; int8: of the exported student.")

@@ -164,7 +164,8 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
         if kit is None or (kit.settings.seed, kit.settings.recipe) != (seed, one.recipe):
             kit, teacher = distillation.prepare(recipe(one.recipe, seed=seed)), TEACHERS[one.recipe]
             if (teacher, seed) not in kept:
-                runs = add_row(runs, row_for(teacher, "teacher", kit, kit.teacher), path)
+                group = "teacher" if teacher == "teacher" else "small"
+                runs = add_row(runs, row_for(teacher, group, kit, kit.teacher), path)
                 kept.add((teacher, seed))
         started = time.perf_counter()
         row = run_variant(one, kit)
