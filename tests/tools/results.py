@@ -31,10 +31,10 @@ PAIRS = (
 )
 SMALL_PAIRS = (
     ("TF-IDF, MPNet", "TF-IDF, labels"),
+    ("static, MPNet", "static, labels"),
+    ("2 layers, MPNet", "2 layers, MiniLM"),
     ("3 layers, MPNet", "3 layers, MiniLM"),
     ("3 layers, MPNet", "TF-IDF, MPNet"),
-    ("static, MPNet", "TF-IDF, MPNet"),
-    ("6 layers, MPNet", TEACHER),
     ("6 layers, MPNet", "3 layers, MPNet"),
 )
 
