@@ -230,8 +230,9 @@ def paired_over_seeds(
     found = low > 0 or high < 0
     verdict = f"is {'better' if better else 'worse'} than" if found else "shows no evidence of a difference from"
     mean, low_text, high_text, *each = (f"{scale * value:{form}}" for value in (means.mean(), low, high, *means))
+    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
     text = (
-        f"{name_a} {verdict} {name_b}: {mean} {unit} over {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(each)}), "
+        f"{name_a} {verdict} {name_b}: {mean} {unit} over {count} ({', '.join(each)}), "
         f"95 % interval over seeds and rows {low_text} to {high_text}"
     )
     return SeedsComparison(by_seed, float(means.mean()), (low, high), text)
