@@ -22,8 +22,8 @@ DRAWS = "kdhelpers.evaluation.figures"  # a door of its own: whoever takes it wa
 ALONE = ("deployment/predict.py", "sagemaker/inference.py")  # they travel without the package
 SCRIPTS = (*ALONE, "sagemaker/container.py")  # started by themselves, where there is no `python -m kdhelpers`
 LINES = {
-    "whole": 9173,
-    "the run": 4617,
+    "whole": 9177,
+    "the run": 4621,
 }  # raised for a new capability only; the aim for what 0.4 did was 4,900 and 1,900
 LONGEST, MOST = 40, 6
 

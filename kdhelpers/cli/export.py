@@ -65,5 +65,5 @@ def main(argv: list[str]) -> None:
         f"against PyTorch on {compared:,} texts: largest difference in logits {facts['largest_logit_difference']:.2g},"
     )
     print(f"  {changed:,} predictions changed ({100 * changed / compared:.1f} %)")
-    second = ' "I liked it."' * facts["pairs"]
+    second = ' "I liked it."' * facts.get("pairs", False)
     print(f'try it: python {output}/predict.py "A wonderful film."{second}')
