@@ -20,8 +20,14 @@ def test_a_complete_file_is_printed_and_trains_nothing(runs, capsys):
     assert main(["ablation", "--output", runs]) == 0
     said = capsys.readouterr().out
     assert "0 of 51 students" in said
-    for name in experiments.recorded()["variant"].unique():
+    runs_of = experiments.recorded()
+    for name in runs_of[runs_of["group"] != "small"]["variant"].unique():
         assert name in said
+    assert [line.split()[-1] for line in said.splitlines() if line.startswith(("TF-IDF ", "6 layers "))] == [
+        "81.8",
+        "85.0",
+    ]
+    assert "MPNet itself: 91.4" in said
     row = next(line for line in said.splitlines() if line.startswith("+ logits on all texts"))
     assert row.split()[-5:] == ["83.3", "1.0", "99.2", "3", "3"], "mean, spread, of the teacher, layers, seeds"
     assert Path(runs).read_bytes() == RECORDED.read_bytes()

@@ -112,7 +112,7 @@ def test_the_folder_speaks_for_itself_without_torch(exported):
     said = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True, cwd="/").stdout
     assert said == "positive\ta lovely film\nnegative\tan awful film\n"
     lines = [line.strip() for line in Path(predict.__file__).read_text().splitlines()]
-    assert len([line for line in lines if line and not line.startswith('"""')]) < 50, "short enough to be read"
+    assert len([line for line in lines if line and not line.startswith('"""')]) < 45, "short enough to be read"
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "mpnet"])
