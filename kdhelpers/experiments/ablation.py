@@ -277,7 +277,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """Accuracy over seeds, in fractions: a row a variant, in the order in which they were run."""
     groups = runs.groupby("variant", sort=False)
     means = groups[["validation_accuracy", "int8_accuracy"]].mean().set_axis(["validation", "int8"], axis=1)
-    return groups["test_accuracy"].agg(["mean", "std", "count"]).join(means).join(groups["layers"].first().astype("Int64"))
+    layers = groups["layers"].first().astype("Int64")  # a bag of words has none
+    return groups["test_accuracy"].agg(["mean", "std", "count"]).join(means).join(layers)
 
 
 def sizes(runs: pd.DataFrame) -> pd.DataFrame:
