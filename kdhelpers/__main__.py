@@ -13,7 +13,7 @@ from kdhelpers.errors import UserError
 USAGE = """usage: python -m kdhelpers COMMAND [options]
 
   distill             distil a teacher into a small student and judge the result
-  export              write a student as ONNX, in fp32 or int8
+  export              write a student for ONNX (fp32, int8), numpy or a web page
   ablation            students over seeds, sizes, amounts of text and losses: what helps, and what does not
   benchmark           size, milliseconds and accuracy of models, PyTorch and ONNX side by side
   sagemaker           plan, check, rehearse, launch, follow and clean up the same run on Amazon SageMaker

@@ -167,6 +167,10 @@ class RunSettings:
             raise UserError(
                 "--hidden-states trains without dropout, whose noise would be imitated: leave --dropout out"
             )
+        if self.hidden_states != "none" and self.student_layers == 0:
+            raise UserError(
+                "a static student has no hidden states that could imitate a teacher's: leave one of them out"
+            )
         if self.needs_live_teacher and (self.ensemble or self.teacher_answers or self.controls == "all"):
             raise UserError(
                 "--live-teacher and --hidden-states need one teacher that reads every batch: "
@@ -277,7 +281,7 @@ SET_BY_DISTILL = {
     "eval_strategy", "fp16_full_eval", "greater_is_better", "ignore_data_skip", "label_names",
     "load_best_model_at_end", "metric_for_best_model", "push_to_hub", "remove_unused_columns",
     "restore_callback_states_from_checkpoint", "save_only_model", "save_steps", "save_strategy", "save_total_limit",
-    "torch_compile", "use_cpu",
+    "torch_compile", "torch_compile_backend", "torch_compile_mode", "use_cpu",
 ))  # fmt: skip
 
 

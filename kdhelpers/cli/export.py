@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     predictions = run / "predictions.csv"
     if options.rows:
         texts = texts_of(options.rows, options.text_column, options.text_pair_column)
-    elif model.is_dir() and predictions.is_file():
+    elif (options.teacher or model.is_dir()) and predictions.is_file():
         texts = texts_of(str(predictions), "text", pair_column_of(predictions))
     if options.vocabulary_of:
         columns = [column for column in (options.text_column, options.text_pair_column) if column]

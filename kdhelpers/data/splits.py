@@ -34,6 +34,10 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None, task:
     own = DATA_SETS.get(settings.dataset_id or settings.source)
     if own:
         rows = own()
+        if settings.task not in ("auto", rows.task) or settings.text_pair_column or settings.label_separator:
+            raise UserError(
+                f"--task, --text-pair-column and --label-separator are for other rows: these are {rows.task}"
+            )
     else:
         rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
         rows = _carved(coded(rows, settings, label_names or [], task))

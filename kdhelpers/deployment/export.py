@@ -15,7 +15,7 @@ from kdhelpers import evaluation, models
 from kdhelpers.data import Task, predictions
 from kdhelpers.deployment import predict, predict_static
 from kdhelpers.deployment.graph import quantize, to_onnx
-from kdhelpers.deployment.runners import load_runner, load_trained, models_of, torch_runner
+from kdhelpers.deployment.runners import load_runner, load_trained, models_of, run_metrics, torch_runner
 from kdhelpers.errors import UserError
 from kdhelpers.storage import write_folder
 
@@ -130,6 +130,11 @@ def teacher_folder(run: str) -> str:
     found = next((model.folder for model in models_of([run]) if model.name == "teacher"), "None")
     if found == "None":
         raise UserError(f"--teacher wants the folder of a run whose teacher is a model, not {run}")
+    several = run_metrics(Path(run).expanduser())["teacher"].get("models", [])
+    if len(several) > 1:
+        raise UserError(
+            f"this run's teacher is the mean of {len(several)} models: export one by its folder, {several[0]}"
+        )
     return found
 
 

@@ -22,8 +22,8 @@ def load(folder: str | Path, threads: int = 0) -> tuple[dict[str, np.ndarray], T
     return load_file(Path(folder) / "model.safetensors"), tokenizer, facts["labels"]
 
 
-def encode(sentences: list[str], tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
-    """Each sentence's tokens."""
+def encode(sentences: list, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
+    """Each sentence's tokens; a pair is a tuple of two texts."""
     return {"input_ids": [row.ids for row in tokenizer.encode_batch(sentences)]}
 
 
@@ -33,12 +33,15 @@ def run(weights: dict[str, np.ndarray], inputs: dict[str, list[list[int]]]) -> n
     return means @ weights["classifier.weight"].T + weights["classifier.bias"]
 
 
-def logits(sentences: list[str], weights: dict[str, np.ndarray], tokenizer: Tokenizer) -> np.ndarray:
+def logits(sentences: list, weights: dict[str, np.ndarray], tokenizer: Tokenizer) -> np.ndarray:
     """The student's logits, float32 [sentences, classes]."""
     return run(weights, encode(sentences, tokenizer))
 
 
 if __name__ == "__main__":
     weights, tokenizer, labels = load(Path(__file__).parent)
-    for sentence in sys.argv[1:]:
-        print(f"{labels[int(logits([sentence], weights, tokenizer).argmax())]}\t{sentence}")
+    texts = sys.argv[1:]
+    asked = zip(texts[::2], texts[1::2], strict=True) if card(Path(__file__).parent)["pairs"] else [(t,) for t in texts]
+    for text in asked:
+        said = logits([text if len(text) == 2 else text[0]], weights, tokenizer)
+        print(labels[int(said.argmax())], *text, sep="\t")

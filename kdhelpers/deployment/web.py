@@ -100,7 +100,7 @@ def _require_page(student: str, output: Path, libraries: str) -> None:
         raise UserError(f"libraries must be one of {', '.join(SOURCES)}, not {libraries!r}")
     if output.is_dir() and any(output.iterdir()) and not (output / MODEL).is_file():
         raise UserError(f"{output} holds files that are no page of a student: choose another output folder")
-    if models.load_config(student).model_type == models.StaticForSequenceClassification.config_class.model_type:
+    if models.load_config(student).model_type == models.StaticForSequenceClassification.kind:
         raise UserError("a page needs a transformer: of a static student take --format numpy or onnx-int8")
 
 

@@ -101,7 +101,7 @@ class HiddenStatesLoss:
     def __init__(self, kind: str, student: PreTrainedModel, teacher: PreTrainedModel):
         check_option("hidden_states", kind)
         for name in ("hidden_size", "num_attention_heads"):
-            mine, other = getattr(student.config, name), getattr(teacher.config, name)
+            mine, other = (getattr(model.config, name, None) for model in (student, teacher))
             if mine != other:
                 raise UserError(
                     f"hidden states {kind!r} need a student as wide as its teacher: {name} is {mine} and {other}"

@@ -79,7 +79,7 @@ def _several_runs(settings: RunSettings, work: Path, teacher: Answers | None) ->
             _one_run(dataclasses.replace(settings, seed=seed, seeds=1), folder, teacher)
         if runtime.is_main():
             runs.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
-            predictions.append(pd.read_csv(folder / "predictions.csv"))
+            predictions.append(pd.read_csv(folder / "predictions.csv", keep_default_na=False, na_values=[""]))
     return _written(evaluation.over_seeds(runs, predictions), work) if runtime.is_main() else {}
 
 

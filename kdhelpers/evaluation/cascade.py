@@ -28,12 +28,16 @@ def confidence_threshold(
     rows are taken in from the most confident one on, a hundredth of them at a time, and each such set has to pass an
     exact one-sided binomial test, up to the first that does not (fixed-sequence testing, as in Angelopoulos et al.
     2021, Learn then Test). Returns infinity where none passes: then the teacher has to answer everything. Raises
-    UserError for a share outside (0, 1), and for logits of other shapes.
+    UserError for a share outside (0, 1), for logits of other shapes, not finite, or of no classes.
     """
     if not 0 < agreement < 1:
         raise UserError(f"agreement must lie between 0 and 1, not {agreement}")
     if student_logits.shape != teacher_logits.shape:
         raise UserError(f"student and teacher have logits {student_logits.shape} and {teacher_logits.shape}: not alike")
+    if student_logits.ndim != 2 or student_logits.shape[-1] < 2 or not len(student_logits):
+        raise UserError(f"logits {student_logits.shape}: a threshold needs rows, and one class out of two or more")
+    if not (np.isfinite(student_logits).all() and np.isfinite(teacher_logits).all()):
+        raise UserError("logits hold NaN or infinite values: the model is broken")
     sure = confidence(student_logits)
     order = np.argsort(-sure, kind="stable")
     agreed = np.cumsum((student_logits.argmax(-1) == teacher_logits.argmax(-1))[order])

@@ -79,7 +79,9 @@ def _task_metrics(task: Task, prediction: EvalPrediction) -> dict[str, float]:
 
 def label_metrics(said: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """`f1_micro`, `f1_macro`, `exact_match` of all of a row's labels, and `label_accuracy`; 0 and 1 [rows, labels]."""
-    f1 = {f"f1_{kind}": float(f1_score(labels, said, average=kind, zero_division=0)) for kind in ("micro", "macro")}
+    alone = labels.shape[-1] == 1  # scikit-learn would take it for two classes
+    kinds = {kind: "binary" if alone else kind for kind in ("micro", "macro")}
+    f1 = {f"f1_{kind}": float(f1_score(labels, said, average=how, zero_division=0)) for kind, how in kinds.items()}
     return f1 | {"exact_match": agreement(said, labels), "label_accuracy": float((said == labels).mean())}
 
 

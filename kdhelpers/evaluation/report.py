@@ -40,7 +40,7 @@ def write_predictions(
 def _shown(said: np.ndarray, names: list[str], task: Task) -> np.ndarray:
     """Answers or labels as predictions.csv has them: a name, names joined by a separator, or a number [rows]."""
     if task is Task.NUMBER:
-        return said.round(4).astype(object)
+        return np.array([float(f"{number:.7g}") for number in said], dtype=object)
     known = [*names, ""]
     rows = [joined(row > 0, names) for row in said] if task is Task.SEVERAL else [known[max(i, -1)] for i in said]
     return np.array(rows, dtype=object)

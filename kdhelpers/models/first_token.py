@@ -71,4 +71,4 @@ def _first_query(length: list[int], module: nn.Module, inputs: tuple) -> tuple:
 
 def _for_all(length: list[int], module: nn.Module, inputs: tuple, output: torch.Tensor) -> Any:
     """Attention wants a query for every token: that of the first stands for all, without being copied."""
-    return output.expand(-1, length[0], -1)
+    return output if output.shape[1] > 1 else output.expand(-1, length[0], -1)  # within another block it is done

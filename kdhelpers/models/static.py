@@ -22,6 +22,7 @@ class StaticForSequenceClassification(PreTrainedModel):
     """Logits from the mean of a text's token vectors (a deep averaging network without a hidden layer, Iyyer 2015)."""
 
     config_class = StaticConfig
+    kind = StaticConfig.model_type
     base_model_prefix = "embeddings"
 
     def __init__(self, config: StaticConfig):
@@ -50,7 +51,7 @@ class StaticForSequenceClassification(PreTrainedModel):
         weights = mask.to(self.embeddings.weight.dtype).unsqueeze(-1)
         mean = (self.embeddings(input_ids) * weights).sum(1) / weights.sum(1).clamp(min=1)
         logits = self.classifier(mean)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 

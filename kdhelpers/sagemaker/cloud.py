@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from kdhelpers import models
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import sdk
 from kdhelpers.sagemaker.plan import PROJECT_TAG, JobPlan
@@ -200,6 +201,8 @@ def pack(model: Path, folder: Path) -> Path:
         if (model / "model.onnx").is_file():  # for a static student the container has all that is needed
             (code / "requirements.txt").write_text(f"onnxruntime=={version('onnxruntime')}\n")  # what checked it
     elif (model / "student" / "config.json").is_file():
+        if models.load_config(str(model / "student")).model_type == models.StaticForSequenceClassification.kind:
+            raise UserError(f"the container cannot load a static student: export {model}, and deploy the export")
         shutil.copytree(model / "student", code.parent / "student")
     else:
         raise UserError(f"{model} holds no student: name the output folder of a run, or of an export")

@@ -139,6 +139,8 @@ def container_hyperparameters(plan: JobPlan) -> dict[str, str]:
             text[name] = f"{INPUTS}/{name}/{Path(path).name}"
         elif name in MODELS:
             text[name] = f"{INPUTS}/{name}"
+    if "student" in inputs and settings.student_layers is not None:  # a student that is named puts the recipe's aside
+        text["student_layers"] = str(settings.student_layers)
     if settings.ensemble:
         text.pop("ensemble", None)
         places = [f"{INPUTS}/{key}" if key in inputs else name for key, name in settings.teachers.items()]

@@ -29,7 +29,7 @@ OLDER = {"training": ("4.56.2", "pytorch2.8.0"), "inference": ("4.51.3", "pytorc
 METRICS = {
     f"{name}:{metric}": rf"{name}: step .* {metric.replace('_', ' ')} (-?[0-9.]+)"
     for name in ("control", "student")
-    for metric in ("validation_accuracy", "training_loss")
+    for metric in ("validation_accuracy", "validation_micro_F1", "validation_RMSE", "training_loss")
 }
 
 # The five kinds of no that are worth a sentence of ours: what to do, and how AWS and its library say it.

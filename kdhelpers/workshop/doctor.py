@@ -144,7 +144,7 @@ def aws_credentials() -> bool:
 def fill_caches() -> None:
     """Fill every cache that the notebooks read: rows, two teachers, their logits, five students.
 
-    With them a room needs no network. Some six minutes on two cores, seconds where they are there already.
+    With them a room needs no network. Some seven minutes on two cores, seconds where they are there already.
     """
     log.info("1 of 3: movie snippets, teacher and its logits")
     kit = distillation.prepare(recipe())

@@ -132,3 +132,11 @@ def test_a_runs_teacher_is_exported_beside_its_student(student, tmp_path, capsys
     for given in (run, student):
         assert main(["export", str(given), "--teacher"]) == 2
         assert "whose teacher is a model" in capsys.readouterr().err
+
+
+def test_of_several_teachers_none_is_exported_in_the_name_of_all(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.json").write_text(json.dumps({"teacher": {"model": "a", "models": ["a", "b"]}}))
+    assert main(["export", str(run), "--teacher"]) == 2
+    assert "the mean of 2 models" in capsys.readouterr().err

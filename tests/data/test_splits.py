@@ -330,3 +330,9 @@ def test_the_default_data_set_has_a_name_too(monkeypatch):
     monkeypatch.setitem(splits_module.DATA_SETS, "movie-snippets", lambda: pytest.fail("asked"))
     with pytest.raises(pytest.fail.Exception, match="asked"):
         data.load_rows(settings_from({}))
+
+
+@pytest.mark.parametrize("option", [{"task": "number"}, {"text_pair_column": "b"}, {"label_separator": ";"}])
+def test_what_is_meant_for_other_rows_is_not_passed_over(option):
+    with pytest.raises(UserError, match="are for other rows"):
+        data.load_rows(settings_from(option))

@@ -1,6 +1,7 @@
 """A static student in every format: PyTorch, ONNX, int8, and numpy alone."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -60,3 +61,20 @@ def test_numpy_alone_is_for_a_static_student(tmp_path):
     with pytest.raises(UserError, match="numpy is for --student static"):
         deployment.export(str(folder), tmp_path / "out", "numpy")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_static_student_is_not_packed_where_no_package_could_load_it(student, tmp_path):
+    from kdhelpers.sagemaker import cloud
+
+    shutil.copytree(student, tmp_path / "run" / "student")
+    with pytest.raises(UserError, match="deploy the export"):
+        cloud.pack(tmp_path / "run", tmp_path / "packed")
+
+
+def test_pairs_are_asked_two_by_two(student, tmp_path):
+    texts = [("good", "bad"), ("a dull plot", "lovely")]
+    deployment.export(str(student), tmp_path / "out", "numpy", texts, accept_changes=1.0)
+    command = [sys.executable, str(tmp_path / "out" / "predict.py"), *texts[0]]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    answer = deployment.load_runner(str(tmp_path / "out")).logits(texts[:1]).argmax(-1)[0]
+    assert said == f"{['bad', 'good'][answer]}\tgood\tbad\n"

@@ -72,3 +72,9 @@ def test_what_makes_no_sense_is_refused():
         evaluation.confidence_threshold(student, teacher, agreement=1.0)
     with pytest.raises(UserError, match="not alike"):
         evaluation.confidence_threshold(student, teacher[:5])
+
+
+@pytest.mark.parametrize("logits", [np.zeros((0, 2)), np.zeros((5, 1)), np.full((5, 2), np.nan)])
+def test_a_threshold_of_nothing_is_refused(logits):
+    with pytest.raises(UserError):
+        evaluation.confidence_threshold(logits, logits)

@@ -79,3 +79,12 @@ def test_a_model_that_computes_again_for_its_gradients_is_left_as_it_is():
     model.gradient_checkpointing_enable()
     with models.first_token_only(model):
         assert tokens_of_the_last_layer(model, "bert") > 1
+
+
+def test_a_block_within_a_block_changes_nothing():
+    for family in FIRST_TOKEN.keys() - {"camembert"}:
+        model = strong(family)
+        with models.first_token_only(model):
+            once = learn(model, family)[0]
+            with models.first_token_only(model):
+                torch.testing.assert_close(learn(model, family)[0], once)

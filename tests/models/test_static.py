@@ -55,3 +55,21 @@ def test_static_is_another_word_for_no_layers_and_trains_its_vectors():
     assert settings_from({"recipe": "movie-snippets-base", "student": "static"}).student == "minilm-l6-h384"
     with pytest.raises(UserError, match="static has no layers"):
         settings_from({"student": "static", "student_layers": 3})
+
+
+def test_its_own_loss_is_that_of_its_task():
+    set_seed(0)
+    batch = family_tokenizer("bert")(TEXTS, padding=True, return_tensors="pt")
+    for kind, labels, loss in (
+        ("multi_label_classification", torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.nn.BCEWithLogitsLoss()),
+        ("regression", torch.tensor([1.0, -2.0]), lambda logits, wanted: ((logits[:, 0] - wanted) ** 2).mean()),
+    ):
+        student = models.static_student(tiny_model("bert", labels=1 if kind == "regression" else 2))
+        student.config.problem_type = kind
+        output = student(**batch, labels=labels)
+        torch.testing.assert_close(output.loss, loss(output.logits, labels))
+
+
+def test_hidden_states_are_refused_before_anything_is_trained():
+    with pytest.raises(UserError, match="no hidden states"):
+        settings_from({"student": "static", "hidden_states": "pkd"})

@@ -8,6 +8,7 @@ import pytest
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import JobPlan, gpus, most_expensive, plan_lines
 from kdhelpers.sagemaker.plan import channels, container_hyperparameters, plan_problems
+from kdhelpers.settings import settings_from
 from tests.sagemaker.conftest import with_options
 
 ABOVE = JobPlan({"recipe": "sst2"})  # needs no file and no download
@@ -149,3 +150,20 @@ def test_a_process_for_each_gpu():
         assert plan_problems(replace(ABOVE, instance=instance, processes=count)) == []
     assert gpus("ml.x9.large") is None
     assert JobPlan(instance="ml.x9.large", processes=3).process_count == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [
+        ({"recipe": "movie-snippets-base"}, 3),
+        ({"recipe": "movie-snippets-base", "student": "static"}, 0),
+        ({"student": "static"}, 0),
+        ({"recipe": "movie-snippets-base", "student_layers": 2}, 2),
+    ],
+)
+def test_the_container_trains_the_student_that_is_planned(options, layers):
+    """A student that is uploaded is named by its place, and a named student puts the recipe's layers aside."""
+    planned = settings_from(options)
+    there = settings_from(container_hyperparameters(JobPlan(options)))
+    assert there.student_layers == planned.student_layers == layers
+    assert (there.learning_rate, there.train_embeddings) == (planned.learning_rate, planned.train_embeddings)
