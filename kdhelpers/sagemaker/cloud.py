@@ -201,7 +201,8 @@ def pack(model: Path, folder: Path) -> Path:
         if (model / "model.onnx").is_file():  # for a static student the container has all that is needed
             (code / "requirements.txt").write_text(f"onnxruntime=={version('onnxruntime')}\n")  # what checked it
     elif (model / "student" / "config.json").is_file():
-        if models.load_config(str(model / "student")).model_type == models.StaticForSequenceClassification.kind:
+        config = json.loads((model / "student" / "config.json").read_text(encoding="utf-8"))
+        if config.get("model_type") == models.StaticForSequenceClassification.kind:
             raise UserError(f"the container cannot load a static student: export {model}, and deploy the export")
         shutil.copytree(model / "student", code.parent / "student")
     else:

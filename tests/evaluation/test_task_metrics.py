@@ -123,4 +123,6 @@ def test_the_table_shows_the_scores_of_its_task_only(task):
 
 def test_a_single_label_of_several_is_scored_by_its_hits():
     said, labels = np.array([[1], [0], [1], [0], [0]]), np.array([[1.0], [1.0], [0.0], [0.0], [0.0]])
-    assert evaluation.score(np.where(said == 1, 1.0, -1.0), labels, task=Task.SEVERAL)["f1_micro"] == pytest.approx(0.5), "2 * 1 hit of 2 said and 2 true"
+    assert evaluation.score(np.where(said == 1, 1.0, -1.0), labels, task=Task.SEVERAL)["f1_micro"] == pytest.approx(
+        0.5
+    ), "2 * 1 hit of 2 said and 2 true"
