@@ -214,41 +214,28 @@ class RunSettings:
         return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)}
 
 
+_MINILM = {
+    "teacher": "minilm-l6-h384",
+    "student_layers": 3,
+    "teacher_epochs": 4,
+    "teacher_learning_rate": 1e-4,
+    "epochs": 3,
+    "learning_rate": 3e-4,
+    "dropout": 0.0,
+}
 RECIPES: dict[str, dict] = {
-    "movie-snippets": {
-        "teacher": "minilm-l6-h384",
-        "student_layers": 3,
-        "teacher_epochs": 4,
-        "teacher_learning_rate": 1e-4,
-        "epochs": 3,
-        "learning_rate": 3e-4,
-        "temperature": 4.0,
-        "dropout": 0.0,
-    },
+    "movie-snippets": _MINILM | {"temperature": 4.0},
     # a teacher of the article's size, which fine-tunes at a lower learning rate; its student has another vocabulary
-    "movie-snippets-base": {
+    "movie-snippets-base": _MINILM
+    | {
         "teacher": "mpnet-base",
         "student": "minilm-l6-h384",
-        "student_layers": 3,
         "teacher_epochs": 3,
         "teacher_learning_rate": 3e-5,
-        "epochs": 3,
-        "learning_rate": 3e-4,
         "temperature": 2.0,
-        "dropout": 0.0,
     },
     # the same rows and models, neutral rows included, with the raters' mean as the label
-    "movie-ratings": {
-        "dataset_id": "movie-ratings",
-        "task": "number",
-        "teacher": "minilm-l6-h384",
-        "student_layers": 3,
-        "teacher_epochs": 4,
-        "teacher_learning_rate": 1e-4,
-        "epochs": 3,
-        "learning_rate": 3e-4,
-        "dropout": 0.0,
-    },
+    "movie-ratings": _MINILM | {"dataset_id": "movie-ratings", "task": "number"},
     # the article's run, number by number: its teacher, student, data, epochs, batch size, learning rate, alpha and T
     "sst2": {
         "dataset_id": "nyu-mll/glue",

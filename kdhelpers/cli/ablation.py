@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
@@ -24,11 +22,7 @@ def main(argv: list[str]) -> None:
     if unknown or options.seeds < 1:
         raise UserError(f"--groups are {', '.join(groups)} and --seeds at least 1, not {unknown or options.seeds}")
     runs = experiments.run_ablation(options.groups, options.seeds, Path(options.output))
-    table = experiments.summary(runs[runs["group"] != "small"])
-    percent = 100 * table[["mean", "std", "int8"]]
-    percent["of teacher"] = 100 * table["mean"] / table["mean"].get("teacher", np.nan)
-    print("\nTest accuracy in %, over seeds; int8: of the exported student.")
-    print(percent.round(1).join(table[["layers", "count"]]).rename_axis(None).to_string(na_rep=""))
+    print("", experiments.main_table(runs), sep="\n")
     if (runs["group"] == "small").any():
         print("\nHow small, and taught by whom (mean test accuracy in %, every student from MiniLM's backbone).")
         print((100 * experiments.sizes(runs)).round(1).to_string(na_rep=""))
@@ -37,4 +31,4 @@ def main(argv: list[str]) -> None:
     if options.figure:
         from kdhelpers.workshop import figures
 
-        figures.save(figures.ablation(table, runs), Path(options.figure))
+        figures.save(figures.ablation(experiments.summary(runs[runs["group"] != "small"]), runs), Path(options.figure))

@@ -9,12 +9,13 @@ from kdhelpers.deployment.export import (
     teacher_folder,
     trim_vocabulary,
 )
-from kdhelpers.deployment.latency import WARM_UP, Timing, dollars_per_million, measure
+from kdhelpers.deployment.latency import WARM_UP, Timing, measure
 from kdhelpers.deployment.runners import BATCH, NamedModel, Runner, baseline_runner, load_runner, models_of
 from kdhelpers.deployment.web import SOURCES, export_web
+from kdhelpers.evaluation import dollars_per_million
 
 __all__ = [
-    "ACCEPTED_CHANGES", "BATCH", "FORMATS", "SOURCES", "WARM_UP", "NamedModel", "Runner", "Timing", "baseline_runner",
-    "dollars_per_million", "export", "export_web", "exported_logits", "load_runner", "measure", "models_of",
-    "student_folder", "teacher_folder", "trim_vocabulary",
+    "ACCEPTED_CHANGES", "BATCH", "FORMATS", "NamedModel", "Runner", "SOURCES", "Timing", "WARM_UP",
+    "baseline_runner", "dollars_per_million", "export", "export_web", "exported_logits", "load_runner", "measure",
+    "models_of", "student_folder", "teacher_folder", "trim_vocabulary",
 ]  # fmt: skip

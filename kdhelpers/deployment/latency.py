@@ -7,7 +7,6 @@ import numpy as np
 from scipy import stats
 
 from kdhelpers.deployment.runners import BATCH, Runner
-from kdhelpers.errors import UserError
 
 ROUNDS = 5  # every model is timed in each round, so that a busy minute of the machine hits all of them
 WARM_UP = 10  # sentences before the clock counts
@@ -86,14 +85,3 @@ def _ratio_interval(base: np.ndarray, times: np.ndarray) -> tuple[float, float]:
         method="percentile", rng=np.random.default_rng(0),
     )  # fmt: skip
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
-def dollars_per_million(milliseconds: float, dollars_per_hour: float) -> float:
-    """What a million sentences cost on a machine of this hourly price, busy all the time. Raises UserError.
-
-    >>> round(dollars_per_million(36, 0.10), 2)
-    1.0
-    """
-    if not (milliseconds > 0 and dollars_per_hour > 0):
-        raise UserError(f"price and time must be greater than 0, not {dollars_per_hour} and {milliseconds}")
-    return milliseconds / 3.6 * dollars_per_hour

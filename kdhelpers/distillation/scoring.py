@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
+from sklearn.pipeline import Pipeline
 
 from kdhelpers import data, evaluation, models
 from kdhelpers.distillation.prepared import Prepared, labelled
@@ -15,19 +17,28 @@ from kdhelpers.distillation.teacher_logits import as_array
 from kdhelpers.distillation.training import Fit
 
 
+def baseline_on(prepared: Prepared, rows: Dataset, taught: bool) -> Pipeline | None:
+    """TF-IDF and a linear model on the rows' labels, or on the teacher's answers to them; None without any word."""
+    task = prepared.task
+    if taught:
+        targets = data.probabilities(as_array(rows), task)
+    else:
+        labels = np.array(rows["labels"][:])
+        targets = np.eye(len(prepared.label_names))[labels] if task is data.Task.ONE else labels.reshape(len(rows), -1)
+    return models.fit_baseline(data.texts_of(rows), targets, task)
+
+
 def baselines(prepared: Prepared) -> dict[str, dict]:
-    """TF-IDF and a linear model on the labels, and on the teacher's answers: their entries in metrics.json."""
-    train, task, targets = prepared.splits["train"], prepared.task, {}
+    """The baseline on the labels, and on the teacher's answers: their entries in metrics.json."""
+    train, task, rows_of = prepared.splits["train"], prepared.task, {}
     if len(few := labelled(train)):
-        labels = np.array(few["labels"][:])
-        whole = np.eye(len(prepared.label_names))[labels] if task is data.Task.ONE else labels.reshape(len(few), -1)
-        targets["baseline"] = few, whole
+        rows_of["baseline"] = few
     if data.TEACHER_LOGITS in train.column_names:
-        targets["taught_baseline"] = train, data.probabilities(as_array(train), task)
+        rows_of["taught_baseline"] = train
     found = {}
-    for name, (rows, target) in targets.items():
+    for name, rows in rows_of.items():
         started = time.perf_counter()
-        if (model := models.fit_baseline(data.texts_of(rows), target, task)) is None:
+        if (model := baseline_on(prepared, rows, taught=name == "taught_baseline")) is None:
             continue
         seconds = time.perf_counter() - started
         found[name] = {

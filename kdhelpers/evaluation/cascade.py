@@ -51,6 +51,17 @@ def confidence_threshold(
     return found
 
 
+def dollars_per_million(milliseconds: float, dollars_per_hour: float) -> float:
+    """What a million sentences cost on a machine of this hourly price, busy all the time. Raises UserError.
+
+    >>> round(dollars_per_million(36, 0.10), 2)
+    1.0
+    """
+    if not (milliseconds > 0 and dollars_per_hour > 0):
+        raise UserError(f"price and time must be greater than 0, not {dollars_per_hour} and {milliseconds}")
+    return milliseconds / 3.6 * dollars_per_hour
+
+
 def cascade(
     student_logits: np.ndarray,
     teacher_logits: np.ndarray,
@@ -72,7 +83,7 @@ def cascade(
         alone = sure >= threshold
         time = fast + (1 - alone.mean()) * slow
         accuracy = np.where(alone, right, theirs == labels).mean()
-        rows.append((threshold, alone.mean(), accuracy, time, time / 1000 / 3600 * dollars_an_hour * 1e6))
+        rows.append((threshold, alone.mean(), accuracy, time, dollars_per_million(time, dollars_an_hour)))
     columns = ["threshold", "student_share", "accuracy", "milliseconds", "dollars"]
     return pd.DataFrame(rows, columns=columns).drop_duplicates("student_share", ignore_index=True)
 

@@ -13,7 +13,7 @@ import evaluate
 import numpy as np
 from scipy import stats
 from scipy.special import log_expit, log_softmax, softmax
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_absolute_error, root_mean_squared_error
 from transformers import EvalPrediction
 
 from kdhelpers.data import Task, has_label, predictions
@@ -85,10 +85,14 @@ def label_metrics(said: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     return f1 | {"exact_match": agreement(said, labels), "label_accuracy": float((said == labels).mean())}
 
 
+def rmse(said: np.ndarray, wanted: np.ndarray) -> float:
+    """Root mean square error of numbers, [rows] or [rows, 1]."""
+    return float(root_mean_squared_error(wanted, said))
+
+
 def number_metrics(said: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """`rmse`, `mae`, and the correlations `pearson` and `spearman` (None where all numbers are the same), of [rows]."""
-    error = said - labels
-    values: dict[str, Any] = {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error)))}
+    values: dict[str, Any] = {"rmse": rmse(said, labels), "mae": float(mean_absolute_error(labels, said))}
     varied = len(labels) > 1 and np.ptp(said) > 0 and np.ptp(labels) > 0
     for name, correlation in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
         values[name] = float(correlation(said, labels).statistic) if varied else None
@@ -148,7 +152,7 @@ def score(
     if teacher_logits is None or teacher_logits is logits:
         return values
     if task is Task.NUMBER:
-        return values | {"rmse_to_teacher": float(np.sqrt(np.mean((logits - teacher_logits) ** 2)))}
+        return values | {"rmse_to_teacher": rmse(logits, teacher_logits)}
     said, teacher = predictions(logits, task), predictions(teacher_logits, task)
     values["agreement"], right = agreement(said, teacher), same_rows(teacher, labels)
     for name, rows in (("right", known & right), ("wrong", known & ~right)):

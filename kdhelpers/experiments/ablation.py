@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from scipy.special import softmax
 from transformers import PreTrainedModel
 
 from kdhelpers import __version__, data, deployment, distillation, evaluation, models, storage
@@ -204,12 +203,11 @@ def row_for(name: str, group: str, kit: Prepared, model: PreTrainedModel) -> dic
 
 def baseline_row(variant: Variant, kit: Prepared) -> dict:
     """The row of TF-IDF and logistic regression, on the variant's rows and labels or on the teacher's answers."""
-    rows = rows_for(variant, kit)
-    answers = distillation.as_array(rows) if variant.soft else None
-    targets = np.eye(len(kit.label_names))[rows["labels"][:]] if answers is None else softmax(answers, axis=-1)
-    model = models.fit_baseline(list(rows["text"][:]), targets)
+    model = distillation.baseline_on(kit, rows_for(variant, kit), variant.soft)
+    if model is None:
+        raise UserError("no training row holds a word: there is nothing to count")
     row = {"variant": variant.name, "group": "small", "parameters": models.baseline_parameters(model)}
-    return scored(row, kit, lambda split: models.baseline_logits(model, list(kit.splits[split]["text"][:])))
+    return scored(row, kit, lambda split: models.baseline_logits(model, data.texts_of(kit.splits[split])))
 
 
 def scored(row: dict, kit: Prepared, logits: Callable[[str], np.ndarray]) -> dict:
@@ -279,6 +277,15 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     means = groups[["validation_accuracy", "int8_accuracy"]].mean().set_axis(["validation", "int8"], axis=1)
     layers = groups["layers"].first().astype("Int64")  # a bag of words has none
     return groups["test_accuracy"].agg(["mean", "std", "count"]).join(means).join(layers)
+
+
+def main_table(runs: pd.DataFrame) -> str:
+    """The main groups' variants as text, in percent: mean and spread over seeds, share of the teacher, layers."""
+    table = summary(runs[runs["group"] != "small"])
+    percent = 100 * table[["mean", "std", "int8"]]
+    percent["of teacher"] = 100 * table["mean"] / table["mean"].get("teacher", np.nan)
+    shown = percent.round(1).join(table[["layers", "count"]]).rename_axis(None).to_string(na_rep="")
+    return f"Test accuracy in %, over seeds; int8: of the exported student.\n{shown}"
 
 
 def sizes(runs: pd.DataFrame) -> pd.DataFrame:

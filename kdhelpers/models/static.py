@@ -23,21 +23,13 @@ class StaticForSequenceClassification(PreTrainedModel):
 
     config_class = StaticConfig
     kind = StaticConfig.model_type
-    base_model_prefix = "embeddings"
+    base_model_prefix = _input_embed_layer = "embeddings"
 
     def __init__(self, config: StaticConfig):
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The table of token vectors [vocabulary, width]."""
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Another table, as a trimmed vocabulary needs it."""
-        self.embeddings = value  # type: ignore[assignment]
 
     def forward(
         self,

@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "notebooks" / "RESULTS.md")
 BLOCK = re.compile(r"(<!-- from the record: (\w+) -->\n).*?(<!-- end -->)", flags=re.S)
 STUDENT, CONTROL, TEACHER = "+ logits on all texts", "labels only", "teacher"
-MAIN = [TEACHER, *(one.name for group in experiments.MAIN_GROUPS for one in experiments.GROUPS[group])]
 PAIRS = (
     (STUDENT, CONTROL),
     ("+ teacher's layers", CONTROL),
@@ -60,11 +59,7 @@ def headline(runs: pd.DataFrame) -> str:
 
 def ablation(runs: pd.DataFrame) -> str:
     """The table that `make ablation` prints."""
-    table = experiments.summary(runs[runs["variant"].isin(MAIN)])
-    percent = 100 * table[["mean", "std", "int8"]]
-    percent["of teacher"] = 100 * table["mean"] / table["mean"][TEACHER]
-    shown = percent.round(1).join(table[["layers", "count"]]).rename_axis(None).to_string(na_rep="")
-    return fenced("Test accuracy in %, over seeds; int8: of the exported student.", *shown.splitlines())
+    return fenced(*experiments.main_table(runs).splitlines())
 
 
 def seeds(runs: pd.DataFrame) -> str:
