@@ -1,4 +1,4 @@
-"""`python -m kdhelpers sagemaker plan|check|rehearse|launch|status|endpoint|clean`."""
+"""`python -m kdhelpers sagemaker plan|check|rehearse|rights|launch|label|status|endpoint|clean`."""
 
 import dataclasses
 import sys
@@ -22,24 +22,38 @@ without AWS:
   plan      what the job is, what it uploads, what it can cost at most
   check     refuse what AWS, or the training script, would refuse
   rehearse  the whole job on this machine, on some of the rows, under the SDK's own driver
+  rights    write the least rights that this needs, and say how bucket, role and quota are made
 on AWS:
-  launch    start the job (with --yes); --follow and --output as for status
+  launch    start the job (with --yes); --follow and --output as for status; --from JOB goes on with a stopped one
+  label     launch, of a job in which the teacher answers, on --instances machines, and no student is trained
   status    how a job stands; --follow waits for its end, --output DIR brings the student home
   endpoint  deploy the student of a run or an export, ask it, measure, delete it again (with --yes)
-  clean     what you left in the account; --yes deletes it, --everybody means the others' too
+  clean     what you left in the account, or what you name of it; --s3 for files, too; --yes deletes it
 
-plan, check, rehearse and launch take the job's options (COMMAND --help) and, beside them, every option of distill."""
+plan, check, rehearse, launch and label take the job's options (COMMAND --help) and every option of distill."""
 
 FLAG = {"action": "store_true"}
 OWN: dict[str, dict[str, dict]] = {
     "plan": {},
     "check": {},
-    "rehearse": {"--folder": {}, "--image-versions": FLAG | {"help": "with the library versions of the image"}},
-    "launch": {"--yes": FLAG, "--follow": FLAG, "--output": {}},
+    "rehearse": {
+        "--folder": {"help": "a new one (default: below the folder for temporary files)"},
+        "--image-versions": {"nargs": "?", "const": "current", "choices": list(sagemaker.IMAGE_VERSIONS),
+                             "help": "with the library versions of the training image, or of the next one"},
+    },
+    "rights": {"--output": {"default": "sagemaker-rights", "help": "folder (default: %(default)s)"}},
+    "launch": {
+        "--yes": FLAG, "--follow": FLAG, "--output": {"help": "where the student is brought home to"},
+        "--from": {"dest": "job", "metavar": "JOB", "help": "go on with a stopped job, with all it was sent"},
+    },
+    "label": {"--yes": FLAG, "--follow": FLAG},
     "status": {"job": {}, "--follow": FLAG, "--output": {}, "--price": {"type": float}},
-    "endpoint": {"model": {}, "--yes": FLAG, "--instance": {"default": "ml.m5.large"},
+    "endpoint": {"model": {}, "--yes": FLAG,
+                 "--instance": {"help": "a machine that stands until it is deleted (default: serverless)"},
                  "--text": {"nargs": "+", "default": ["A wonderful film."]}},
-    "clean": {"--yes": FLAG, "--everybody": FLAG, "--owner": {"help": "whose (default: yours)"}},
+    "clean": {"names": {"nargs": "*", "metavar": "NAME", "help": "only these"}, "--yes": FLAG,
+              "--s3": FLAG | {"help": "also what jobs that are over have in S3"},
+              "--everybody": FLAG | {"help": "the others', too"}, "--owner": {"help": "whose (default: yours)"}},
 }  # fmt: skip
 
 
@@ -48,20 +62,31 @@ def _parser(command: str) -> Parser:
     parser = Parser(prog=f"python -m kdhelpers sagemaker {command}", epilog=USAGE.split("\n\n")[-1])
     for name, how in OWN[command].items():
         parser.add_argument(name, **how)
-    parser.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a tag of yours; repeatable")
+    if command in (*PLANNED, "endpoint"):
+        parser.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a tag; repeatable")
+    if command in PLANNED:
+        told = "a variable of the container; repeatable"
+        parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help=told)
     for field in dataclasses.fields(JobPlan):
-        if "help" in field.metadata and (command in PLANNED or field.name in ("region", "role", "bucket")):
+        if "help" in field.metadata and (command in PLANNED or field.name in PLACES.get(command, ("region",))):
             kind: dict = FLAG if field.default is False else {}
-            parser.add_argument(dashed(field.name), default=None, help=field.metadata["help"], **kind)
+            names = ("--logits", "--answers") if field.name == "logits" else (dashed(field.name),)
+            parser.add_argument(*names, default=None, help=field.metadata["help"], **kind)
     return parser
+
+
+def _pairs(given: list[str], what: str) -> dict[str, str]:
+    pairs = dict(one.partition("=")[::2] for one in given)
+    if not all((*pairs, *pairs.values())):
+        raise UserError(f"{what} is NAME=VALUE, e.g. --tag team=search, not {' '.join(given)}")
+    return pairs
 
 
 def _planned(options: Namespace, hyperparameters: dict) -> JobPlan:
     given = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(JobPlan)}
-    tags = dict(tag.partition("=")[::2] for tag in options.tag)
-    if not all((*tags, *tags.values())):
-        raise UserError(f"a tag is NAME=VALUE, e.g. --tag team=search, not {' '.join(options.tag)}")
-    given |= {"hyperparameters": hyperparameters, "tags": tags, "region": sagemaker.find_region(options.region)}
+    given |= {"hyperparameters": hyperparameters, "region": sagemaker.find_region(options.region)}
+    given |= {"tags": _pairs(getattr(options, "tag", []), "a tag")}
+    given |= {"environment": _pairs(getattr(options, "env", []), "a variable")}
     return JobPlan(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -78,9 +103,37 @@ def _rehearse(plan: JobPlan, options: Namespace) -> list[str]:
     plan = dataclasses.replace(plan, hyperparameters={"rows": 2000} | plan.hyperparameters)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="rehearsal-"))
     require_free(folder, overwrite=False)
-    python = sagemaker.image_python() if options.image_versions else sys.executable
+    python = sagemaker.image_python(options.image_versions) if options.image_versions else sys.executable
     result = sagemaker.rehearse(plan, folder, python, say=lambda line: print(line, flush=True))
-    return [f"The rehearsal is done in {result.seconds:.0f} s.", sagemaker.PROVES, f"The model folder: {result.model}"]
+    left = f"The model folder: {result.model}"
+    if plan.stage == "label":
+        left = f"The teacher's answers, for --logits: {result.model.parent / 'checkpoints'}"
+    return [f"The rehearsal is done in {result.seconds:.0f} s.", sagemaker.PROVES, left]
+
+
+def _rights(options: Namespace) -> list[str]:
+    plan, folder = _planned(options, {}), Path(options.output)
+    lines = sagemaker.write_rights(folder, plan)
+    return [
+        f"# three policies are in {folder}: read them, then run what follows, or hand it to your administrator",
+        *lines,
+    ]
+
+
+def _go_on(options: Namespace) -> list[str]:
+    region = sagemaker.find_region(options.region)
+    minutes = None if options.max_minutes is None else JobPlan(max_minutes=options.max_minutes).max_minutes
+    if not options.yes:
+        raise UserError("nothing was launched: repeat the command with --yes to go on with, and pay for, this job")
+    name = sagemaker.go_on(options.job, region, minutes)
+    print(f"launched {name}, which goes on where {options.job} stopped", flush=True)
+    if options.follow or options.output:
+        return _status(Namespace(**vars(options) | {"job": name, "follow": True, "region": region}))
+    return [f"wait for it: python -m kdhelpers sagemaker status {name} --region {region} --follow"]
+
+
+def _label(plan: JobPlan, options: Namespace) -> list[str]:
+    return _launch(dataclasses.replace(plan, stage="label"), Namespace(**vars(options) | {"output": None}))
 
 
 def _launch(plan: JobPlan, options: Namespace) -> list[str]:
@@ -93,8 +146,10 @@ def _launch(plan: JobPlan, options: Namespace) -> list[str]:
     print(f"launched {name}", flush=True)
     if options.follow or options.output:
         return _status(Namespace(**vars(options) | {"job": name, "follow": True, "region": plan.region}))
-    later = f"python -m kdhelpers sagemaker status {name} --region {plan.region} --follow --output DIR"
-    return [f"wait for it and bring the student home: {later}"]
+    later = f"python -m kdhelpers sagemaker status {name} --region {plan.region} --follow"
+    if plan.stage == "label":
+        return [f"wait for its end, and see where the answers are: {later}"]
+    return [f"wait for it and bring the student home: {later} --output DIR"]
 
 
 def _status(options: Namespace) -> list[str]:
@@ -109,30 +164,51 @@ def _status(options: Namespace) -> list[str]:
 
 
 def _endpoint(options: Namespace) -> list[str]:
+    instance, options.instance = options.instance, None  # the plan's own is the job's machine
+    plan = _planned(options, {})
+    print(*sagemaker.endpoint_lines(plan, instance), sep="\n", flush=True)
     if not options.yes:
-        raise UserError("nothing was deployed: an endpoint costs money while it is there; repeat with --yes")
-    with sagemaker.endpoint(Path(options.model), _planned(options, {}), options.instance) as ask:
-        lines = [f"{answer}  {text}" for answer, text in zip(ask(options.text), options.text, strict=True)]
+        raise UserError("nothing was deployed: repeat the command with --yes to deploy, and pay for, this endpoint")
+    with sagemaker.endpoint(Path(options.model), plan, instance) as ask:
+        begun = timeit.default_timer()
+        answers = ask(options.text)
+        first = timeit.default_timer() - begun
+        lines = [f"{answer}  {text}" for answer, text in zip(answers, options.text, strict=True)]
         seconds = timeit.repeat(lambda: ask(options.text[:1]), number=1, repeat=20)
     median, late = np.percentile(seconds, [50, 95]) * 1000
-    return [*lines, f"median {median:.0f} ms, 95 % within {late:.0f} ms", "the endpoint is deleted"]
+    spread = f"median {median:.0f} ms, 95 % within {late:.0f} ms"
+    return [*lines, f"the first answer took {first:.1f} s, the next ones {spread}", "the endpoint is deleted"]
 
 
 def _clean(options: Namespace) -> list[str]:
     region = sagemaker.find_region(options.region)
+    everything = sagemaker.leftovers(region, files=options.s3)
     me = options.owner or sagemaker.owner(region)
-    everything = sagemaker.leftovers(region)
-    found = [item for item in everything if options.everybody or item.owner == me]
+    found = everything if options.everybody else sagemaker.mine(everything, region, me)
+    if options.names:
+        missing = sorted(set(options.names) - {item.name for item in found})
+        if missing:
+            raise UserError(
+                f"nothing of {me} is called {', '.join(missing)}; without a name, clean lists what there is"
+            )
+        found = [item for item in found if item.name in options.names]
     if options.yes:
-        sagemaker.clean(region, me, options.everybody)
+        sagemaker.clean(found, region)
     done = "deleted or stopped" if options.yes else "found (--yes deletes)"
     lines = [f"{done}: {item}" for item in found] or [f"nothing of {me} is left in {region}"]
-    others = len(everything) - len(found)
-    return [*lines, f"{others} more are others' (--everybody means them, too)"] if others else lines
+    others = len(everything) - len(sagemaker.mine(everything, region, me))
+    if others and not options.everybody:
+        lines.append(f"{others} more are others' (--everybody means them, too)")
+    return lines if options.s3 else [*lines, "files in S3 were not looked at: --s3 does"]
 
 
-PLANNED = {"plan": _plan, "check": _check, "rehearse": _rehearse, "launch": _launch}
-OTHERS = {"status": _status, "endpoint": _endpoint, "clean": _clean}
+PLANNED = {"plan": _plan, "check": _check, "rehearse": _rehearse, "launch": _launch, "label": _label}
+OTHERS = {"rights": _rights, "status": _status, "endpoint": _endpoint, "clean": _clean}
+NETWORK = ("subnets", "security_groups", "kms_key", "network_isolation")
+PLACES = {
+    "endpoint": ("region", "role", "bucket", "name", *NETWORK),
+    "rights": ("region", "bucket", "instance", "spot"),
+}
 
 
 def main(argv: list[str]) -> None:
@@ -151,6 +227,11 @@ def main(argv: list[str]) -> None:
         return
     options, unknown = parser.parse_known_args(rest)
     hyperparameters = read_options(unknown)
+    if command == "launch" and options.job:
+        if hyperparameters:
+            raise UserError(f"--from JOB goes on with what it was sent: leave out --{', --'.join(hyperparameters)}")
+        print(*_go_on(options), sep="\n")
+        return
     for name in hyperparameters:
         near = nearest(dashed(name), options_of(parser))
         if near and name.replace("-", "_") not in {*OPTIONS, *OTHER_NAMES, *trainer_kinds()}:

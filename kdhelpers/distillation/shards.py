@@ -48,14 +48,32 @@ def join_shards(paths: list[Path], folder: Path) -> bool:
     return True
 
 
+def join_delivered(source: Path, cache: Path) -> list[str]:
+    """Join every column whose shards all lie below `source`, as a label job leaves them; returns the columns' names."""
+    joined = []
+    for folder in sorted(source.glob("shards-*-*")):
+        _, name, shard_rows = folder.name.split("-")
+        counts = {path.stem.split("-of-")[1] for path in folder.glob("[0-9]*-of-*.npy")}
+        paths = [folder / f"{index:05d}-of-{count}.npy" for count in counts for index in range(int(count))]
+        if len(counts) == 1 and join_shards(paths, cache / name):
+            joined.append(name)
+            log.info("the teacher's answers, labelled before: %d shards of %s rows joined", len(paths), shard_rows)
+    return joined
+
+
+def require_head(teacher: str) -> None:
+    """Raise UserError for a bare encoder: only a teacher with its classification head can label."""
+    if not any("SequenceClassification" in name for name in models.load_config(teacher).architectures or []):
+        wanted = "fine-tune it first (distill does), and name its folder with --teacher"
+        raise UserError(f"the teacher {teacher} has no classification head for these labels: {wanted}")
+
+
 def label(settings: RunSettings, output: Path, shard_rows: int, rank: int = 0, world: int = 1) -> bool:
     """Label a run's training rows below `output`; True once every process's shards are there and joined.
 
     The teacher has to come with its classification head. Raises UserError.
     """
-    if not any("SequenceClassification" in name for name in models.load_config(settings.teacher).architectures or []):
-        wanted = "fine-tune it first (distill does), and name its folder with --teacher"
-        raise UserError(f"the teacher {settings.teacher} has no classification head for these labels: {wanted}")
+    require_head(settings.teacher)
     prepared = prepare(settings, answers=False)
     rows, teacher = prepared.teacher_splits["train"], prepared.teacher
     name = logits_fingerprint(teacher, rows, prepared.teacher_tokenizer, prepared.machine.precision)

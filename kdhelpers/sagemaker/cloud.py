@@ -1,28 +1,24 @@
-"""On AWS itself: launch a planned job, follow it, bring the student home, ask it behind an endpoint, clean up."""
+"""Jobs on AWS itself: launch what is planned, follow it, go on with it, bring the student home."""
 
 import contextlib
 import json
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kdhelpers import models
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import sdk
-from kdhelpers.sagemaker.plan import PROJECT_TAG, JobPlan
+from kdhelpers.sagemaker.plan import JobPlan
 from kdhelpers.sagemaker.sdk import aws_errors, explain
 from kdhelpers.storage import require_free, write_file
 
-KINDS = {"training_job": "TrainingJob", "endpoint": "Endpoint", "endpoint_config": "EndpointConfig", "model": "Model"}
 TOO_SHORT = {"MaxRuntimeExceeded": "--max-minutes", "MaxWaitTimeExceeded": "--max-wait-minutes"}
 
 
@@ -40,15 +36,18 @@ def find_region(given: str | None = None) -> str:
 
 
 def find_role(plan: JobPlan, session: Any) -> str:
-    """The role that the job runs as: the plan's, $KD_ROLE_ARN, or Studio's. Raises UserError where there is none."""
+    """The role that the job runs as: the plan's, $KD_ROLE_ARN, an administrator's, or Studio's. Raises UserError."""
     from sagemaker.core.helper.session_helper import get_execution_role
 
-    role = plan.role or os.environ.get("KD_ROLE_ARN")
+    role = plan.role or os.environ.get("KD_ROLE_ARN") or sdk.job_defaults(session).get("RoleArn")
     with contextlib.suppress(ValueError):
         role = role or get_execution_role(sagemaker_session=session)
     if role and "/aws-reserved/" not in role:  # what someone who logged in by SSO has: SageMaker may not assume it
         return role
-    raise UserError("the job needs a role that SageMaker may assume: give its ARN with --role, or in KD_ROLE_ARN")
+    raise UserError(
+        "the job needs a role that SageMaker may assume: give its ARN with --role, or in KD_ROLE_ARN; "
+        "python -m kdhelpers sagemaker rights makes one"
+    )
 
 
 @aws_errors()
@@ -80,15 +79,64 @@ def located(plan: JobPlan) -> tuple[JobPlan, Any]:
         return replace(plan, role=role, bucket=session.default_bucket(), tags=tags), session
 
 
+def quota(plan: JobPlan, session: Any) -> float | None:
+    """How many of the plan's machines the account may use at once for such jobs; None where AWS does not say.
+
+    `session`: boto3's. The right to look is not needed for a launch.
+    """
+    kind = "spot training job" if plan.spot else "training warm pool" if plan.keep_alive_minutes else "training job"
+    pages = session.client("service-quotas").get_paginator("list_service_quotas")
+    with contextlib.suppress(UserError), aws_errors():
+        for page in pages.paginate(ServiceCode="sagemaker"):
+            for found in page["Quotas"]:
+                if found["QuotaName"] == f"{plan.instance} for {kind} usage":
+                    return found["Value"]
+    return None
+
+
 @aws_errors()
 def launch(plan: JobPlan) -> str:
     """Upload and start the job; returns its name at once. From here on it costs money. Raises UserError."""
     sdk.check(plan)
     plan, session = located(plan)
+    allowed = quota(plan, session.boto_session)
+    if allowed is not None and allowed < plan.instances:
+        raise UserError(
+            f"nothing was uploaded: your quota for {plan.instance} is {allowed:.0f} in {plan.region}, and the job "
+            f"needs {plan.instances}: ask for more under Service Quotas, Amazon SageMaker, or take another --instance"
+        )
     with sdk.quiet_sdk(), sdk.code_folder() as code:
         trainer, inputs = sdk.build_trainer(plan, session, code)
         trainer.train(input_data_config=inputs, wait=False, logs=False)
     return trainer._latest_training_job.training_job_name
+
+
+@aws_errors()
+def go_on(job: str, region: str | None = None, max_minutes: int | None = None) -> str:
+    """Start a stopped or failed job once more, with all that it was sent, from its checkpoints; returns the new name.
+
+    `max_minutes`: its new time limit, where the old one was too short. Raises UserError for a job that still runs,
+    has come to its end, or has kept no checkpoints.
+    """
+    client, old = boto_session(region).client("sagemaker"), describe(job, region)
+    if old["TrainingJobStatus"] not in ("Stopped", "Failed"):
+        raise UserError(f"{job} is {old['TrainingJobStatus']}: only a stopped or failed job can go on")
+    if "CheckpointConfig" not in old:
+        raise UserError(f"{job} has kept no checkpoints: a job does with --spot, or with --keep-checkpoints")
+    fields = client.meta.service_model.operation_model("CreateTrainingJob").input_shape.members
+    request = {name: value for name, value in old.items() if name in fields}
+    stem = re.sub(r"-\d{14}(-\d+)?$", "", job)
+    mine = old["Tags"] | {"owner": owner(region), "continues": job}
+    request |= {"TrainingJobName": f"{stem}-{time.strftime('%Y%m%d%H%M%S')}"}
+    request |= {"Tags": [{"Key": key, "Value": value} for key, value in mine.items()]}
+    if max_minutes is not None:
+        limits = {"MaxRuntimeInSeconds": 60 * max_minutes}
+        if "MaxWaitTimeInSeconds" in old["StoppingCondition"]:
+            waited = old["StoppingCondition"]["MaxWaitTimeInSeconds"] - old["StoppingCondition"]["MaxRuntimeInSeconds"]
+            limits["MaxWaitTimeInSeconds"] = 60 * max_minutes + waited
+        request["StoppingCondition"] = old["StoppingCondition"] | limits
+    client.create_training_job(**request)
+    return request["TrainingJobName"]
 
 
 @aws_errors()
@@ -103,7 +151,8 @@ def _tags(client: Any, arn: str) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=arn)["Tags"]}
 
 
-def _of(owner: str | None, created: datetime) -> str:
+def of_whom(owner: str | None, created: datetime) -> str:
+    """Whose something is, and how old, in words."""
     return f"of {owner or 'unknown owner'}, {(datetime.now(UTC) - created).total_seconds() / 3600:.1f} h old"
 
 
@@ -125,7 +174,7 @@ def ending(job: dict) -> str | None:
 
 def status_lines(job: dict, price: float | None = None) -> list[str]:
     """A job's state, owner, age, metrics, time and cost, from what `describe` says. `price`: USD an hour."""
-    whose = _of(job.get("Tags", {}).get("owner"), job["CreationTime"])
+    whose = of_whom(job.get("Tags", {}).get("owner"), job["CreationTime"])
     lines = [f"{job['TrainingJobName']} {whose}: {job['TrainingJobStatus']}, {job.get('SecondaryStatus', '')}"]
     lines += [f"  {metric['MetricName']} {metric['Value']:.4g}" for metric in job.get("FinalMetricDataList", [])]
     trained, billed = job.get("TrainingTimeInSeconds"), job.get("BillableTimeInSeconds")
@@ -134,8 +183,11 @@ def status_lines(job: dict, price: float | None = None) -> list[str]:
         cost = "" if price is None else f", about {price * billed / 3600:.2f} USD"
         saved = f", spot saved {1 - billed / trained:.0%}" if job.get("EnableManagedSpotTraining") and trained else ""
         lines.append(f"  {billed / 60:.1f} minutes billed{cost}{saved}")
+    if job.get("Environment", {}).get("KD_STAGE") == "label" and job["TrainingJobStatus"] == "Completed":
+        lines.append(f"  the teacher's answers: launch --logits {job['CheckpointConfig']['S3Uri']}")
     reason = ending(job)
-    return [*lines, f"  {reason}"] if reason else lines
+    again = ", and launch --from goes on with it" if "CheckpointConfig" in job else ""
+    return [*lines, f"  {reason}{again}"] if reason else lines
 
 
 def follow(job: str, region: str | None = None, pause: float = 30, say: Callable[[str], object] = print) -> dict:
@@ -171,6 +223,8 @@ def bring_home(job: dict, folder: Path | str, region: str | None = None) -> Path
     require_free(Path(folder), overwrite=False)
     if "ModelArtifacts" not in job:
         raise UserError(f"{job['TrainingJobName']} has left no student yet: it is {job['TrainingJobStatus']}")
+    if job.get("Environment", {}).get("KD_STAGE") == "label":
+        raise UserError(f"{job['TrainingJobName']} has labelled, and left no student: {status_lines(job)[-1].strip()}")
     bucket, _, key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
     with tempfile.TemporaryDirectory() as download:
         archive = Path(download, "model.tar.gz")
@@ -183,152 +237,3 @@ def bring_home(job: dict, folder: Path | str, region: str | None = None) -> Path
         metrics["teacher"]["model"] = None
         write_file(path, (json.dumps(metrics, indent=1) + "\n").encode())
     return Path(folder)
-
-
-def pack(model: Path, folder: Path) -> Path:
-    """A run's or an exported student's folder as the archive, below `folder`, that an endpoint unpacks.
-
-    A run gives student/, an export its model and what reads it; beside them lies code/inference.py. The container
-    has no onnxruntime: its start script installs what code/requirements.txt names. Raises UserError for other folders.
-    """
-    model, code = Path(model), folder / "archive" / "code"
-    code.mkdir(parents=True)
-    shutil.copy(Path(__file__).with_name("inference.py"), code)
-    if (model / "export.json").is_file():
-        for path in (*model.glob("model.*"), model / "tokenizer.json", model / "export.json"):
-            shutil.copy(path, code.parent)
-        shutil.copy(model / "predict.py", code)
-        if (model / "model.onnx").is_file():  # for a static student the container has all that is needed
-            (code / "requirements.txt").write_text(f"onnxruntime=={version('onnxruntime')}\n")  # what checked it
-    elif (model / "student" / "config.json").is_file():
-        config = json.loads((model / "student" / "config.json").read_text(encoding="utf-8"))
-        if config.get("model_type") == models.StaticForSequenceClassification.kind:
-            raise UserError(f"the container cannot load a static student: export {model}, and deploy the export")
-        shutil.copytree(model / "student", code.parent / "student")
-    else:
-        raise UserError(f"{model} holds no student: name the output folder of a run, or of an export")
-    return Path(shutil.make_archive(str(folder / "model"), "gztar", code.parent))
-
-
-@contextlib.contextmanager
-def endpoint(model: Path, plan: JobPlan, instance: str = "ml.m5.large") -> Iterator[Callable[[list[str]], list[dict]]]:
-    """Deploy the student of a run's or an export's folder (see `pack`); gives a function from texts to answers.
-
-    At the end of the `with` block endpoint, configuration and model are deleted, also when the block fails and when
-    the endpoint never came up. It costs money from the moment it is in service, asked or not.
-    """
-    with aws_errors():
-        plan, session = located(plan)
-        client = session.boto_session.client("sagemaker")
-        runtime = session.boto_session.client("sagemaker-runtime")
-        name = f"{plan.name}-{time.strftime('%Y%m%d%H%M%S')}"
-
-        def ask(texts: list[str]) -> list[dict]:
-            body = json.dumps({"inputs": texts})
-            answer = runtime.invoke_endpoint(EndpointName=name, ContentType="application/json", Body=body)
-            return json.loads(answer["Body"].read())
-
-        try:
-            _deploy(model, plan, instance, name, session.boto_session)
-            yield ask
-        finally:
-            _delete_all(client, [(kind, name) for kind in KINDS if kind != "training_job"])
-
-
-def _deploy(model: Path, plan: JobPlan, instance: str, name: str, session: Any) -> None:
-    """Upload a packed student, make model, configuration and endpoint of this name, and wait until it answers."""
-    from botocore.exceptions import WaiterError
-
-    client, key = session.client("sagemaker"), f"{plan.name}/{name}/model.tar.gz"
-    image = sdk.image_address("inference", plan.region, instance)
-    tags = [{"Key": key, "Value": value} for key, value in plan.all_tags.items()]
-    with tempfile.TemporaryDirectory() as folder:
-        archive = pack(model, Path(folder))
-        session.client("s3").upload_file(str(archive), plan.bucket, key)
-    container = {"Image": image, "ModelDataUrl": f"s3://{plan.bucket}/{key}"}
-    client.create_model(ModelName=name, ExecutionRoleArn=plan.role, Tags=tags, PrimaryContainer=container)
-    variant = {"VariantName": "all", "ModelName": name, "InstanceType": instance, "InitialInstanceCount": 1}
-    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags)
-    client.create_endpoint(EndpointName=name, EndpointConfigName=name, Tags=tags)
-    try:
-        client.get_waiter("endpoint_in_service").wait(EndpointName=name)
-    except WaiterError as error:
-        reason = client.describe_endpoint(EndpointName=name).get("FailureReason", str(error))
-        raise UserError(explain("the endpoint did not come into service", reason)) from error
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """Something in the account that carries this project's tag. `kind`: training_job, endpoint, ..."""
-
-    kind: str
-    name: str
-    owner: str | None
-    created: datetime
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name} {_of(self.owner, self.created)}"
-
-
-@aws_errors()
-def leftovers(region: str | None = None) -> list[Leftover]:
-    """Everybody's running jobs, endpoints, configurations and models with this project's tag."""
-    client, found = boto_session(region).client("sagemaker"), []
-    for kind, title in KINDS.items():
-        filters = {"StatusEquals": "InProgress"} if kind == "training_job" else {}
-        for page in client.get_paginator(f"list_{kind}s").paginate(**filters):
-            for item in next(value for value in page.values() if isinstance(value, list)):
-                tags = _tags(client, item[f"{title}Arn"])
-                if tags.get(PROJECT_TAG[0]) == PROJECT_TAG[1]:
-                    found.append(Leftover(kind, item[f"{title}Name"], tags.get("owner"), item["CreationTime"]))
-    return found
-
-
-@aws_errors()
-def clean(region: str | None = None, whose: str | None = None, everybody: bool = False) -> list[Leftover]:
-    """Stop or delete the `leftovers` that are one's own, or whose they are; returns them. Archives in S3 stay.
-
-    Raises UserError for what could not be deleted, after all the rest.
-    """
-    mine = None if everybody else whose or owner(region)
-    items = [item for item in leftovers(region) if mine in (None, item.owner)]
-    _delete_all(boto_session(region).client("sagemaker"), [(item.kind, item.name) for item in items])
-    return items
-
-
-def _delete_all(client: Any, items: list[tuple[str, str]]) -> None:
-    """Delete one after the other. What an endpoint needs stays as long as the endpoint: without it, it gets stuck."""
-    left: dict[str, str] = {}
-    for kind, name in items:
-        problem = None if name in left else _delete(client, kind, name)
-        if problem:
-            left[name] = f"{kind} {name} ({problem})"
-    if left:
-        raise UserError(
-            f"not deleted, and perhaps costing money: {'; '.join(left.values())}; afterwards "
-            "python -m kdhelpers sagemaker clean --yes"
-        )
-
-
-def _delete(client: Any, kind: str, name: str) -> str | None:
-    """Stop a job, or delete anything else; returns why it could not be done, None where it is gone.
-
-    AWS does not delete an endpoint that is still being made: that is waited for.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError, WaiterError
-
-    verb = "stop" if kind == "training_job" else "delete"
-    for _ in range(2):
-        try:
-            getattr(client, f"{verb}_{kind}")(**{f"{KINDS[kind]}Name": name})
-            return None
-        except (ClientError, BotoCoreError) as error:
-            if "ould not find" in str(error):
-                return None
-            problem = str(error)
-        if kind != "endpoint" or "progress" not in problem:
-            break
-        print(f"{name} is still being made, and can be deleted only then: waiting, some minutes", flush=True)
-        with contextlib.suppress(WaiterError):
-            client.get_waiter("endpoint_in_service").wait(EndpointName=name)
-    return problem

@@ -11,7 +11,7 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdhelpers import data, models
+from kdhelpers import data, distillation, models
 from kdhelpers.errors import UserError
 from kdhelpers.settings import FILES, OTHER_NAMES, dashed, read_value, settings_from
 
@@ -22,6 +22,8 @@ INPUTS = "/opt/ml/input/data"
 # USD an hour, on demand, us-east-1, as passed on to us in November 2026: edit them, or give --price.
 PRICES = {"ml.g4dn.xlarge": 0.74, "ml.g6.xlarge": 1.13, "ml.g5.xlarge": 1.41}
 PRICES_OF = "November 2026, us-east-1"
+HOSTING = {"ml.m5.large": 0.115, "ml.m5.xlarge": 0.23, "ml.c5.large": 0.102}  # of endpoints' machines
+SERVERLESS_SECOND = 0.00002  # USD a second of answering and GB of memory
 
 MODELS = ("teacher", "student")
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -29,6 +31,8 @@ NOT_FOR_A_JOB = ("output", "checkpoints", "resume", "overwrite", "seeds")
 SECRET_NAME = re.compile(r"(^|[_\W])(token|passw(or)?d|secret|credentials?|(api|access)[_-]?key)($|[_\W])", re.I)
 SECRET_VALUE = re.compile(r"hf_\w{20,}|(AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{20,}|-----BEGIN")
 ROLE_ARN = r"arn:aws[a-z\-]*:iam::\d{12}:role/[a-zA-Z_0-9+=,.@\-_/]+"
+TRACKING_SERVER = r"arn:aws[a-z\-]*:sagemaker:[a-z0-9\-]+:\d{12}:mlflow-(app|tracking-server)/[\w\-]+|https?://\S+"
+STAGES = ("distill", "label")
 
 
 def _option(default: object, text: str) -> typing.Any:
@@ -49,28 +53,53 @@ class JobPlan:
 
     hyperparameters: dict[str, object] = dataclasses.field(default_factory=dict)
     tags: dict[str, str] = dataclasses.field(default_factory=dict)
-    logits: str | None = _option(None, "What `kdhelpers logits --output` wrote: a folder, or its s3:// address.")
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    stage: str = _option("distill", "What the job does: distill, or label (the teacher answers, and no more).")
+    logits: str | None = _option(None, "The teacher's answers, from a label job or kdhelpers logits: s3:// or folder.")
+    shard_rows: int = _option(10_000, "With --stage label: rows a shard; a lost machine costs one.")
     instance: str = _option("ml.g5.xlarge", "Machine, with at least one GPU.")
+    instances: int = _option(1, "With --stage label: how many machines share the rows.")
     processes: int | None = _option(None, "Processes under torchrun, one a GPU (default: as many as it has GPUs).")
     spot: bool = _option(False, "A spot machine: cheaper, and may be taken away.")
     max_minutes: int = _option(60, "Stop after so many minutes.")
     max_wait_minutes: int | None = _option(None, "With --spot: minutes of waiting and training together.")
+    keep_checkpoints: bool = _option(False, "Keep checkpoints in S3 without --spot, too, for launch --from JOB.")
+    keep_alive_minutes: int = _option(0, "Keep the machine, and pay, so long for a next job that starts at once.")
+    volume_gb: int = _option(30, "Disk of the machine in GB.")
     name: str = _option("distilling-bert", "What the job's name begins with.")
     price: float | None = _option(None, "USD an hour of the machine, where yours differs from the table's.")
     region: str = _option("us-east-1", "AWS region (default: your configuration's, else us-east-1).")
     role: str | None = _option(None, "ARN of the job's role (default: KD_ROLE_ARN, or Studio's).")
-    bucket: str | None = _option(None, "S3 bucket (default: SageMaker's).")
+    bucket: str | None = _option(None, "S3 bucket (default: your administrator's, else SageMaker's).")
+    subnets: str | None = _option(None, "Subnets of your VPC to run in, separated by commas.")
+    security_groups: str | None = _option(None, "Security groups there, separated by commas.")
+    kms_key: str | None = _option(None, "KMS key that encrypts the machine's disk and the results.")
+    network_isolation: bool = _option(False, "No network for the container; the default recipe needs none.")
+    mlflow: str | None = _option(None, "With --report-to mlflow: ARN of SageMaker's tracking server, or an address.")
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(JobPlan).items():
             value = getattr(self, name)
-            if value is not None and name not in ("hyperparameters", "tags"):
+            if value is not None and name not in ("hyperparameters", "tags", "environment"):
                 object.__setattr__(self, name, read_value(name, value, kind))
 
     @property
     def process_count(self) -> int:
         """The processes that the job starts: those that are asked for, else one a GPU."""
         return self.processes or gpus(self.instance) or 1
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether the checkpoint folder is kept in S3: what a spot job goes on from, and where a label job answers."""
+        return self.spot or self.keep_checkpoints or self.stage == "label"
+
+    @property
+    def all_environment(self) -> dict[str, str]:
+        """The container's variables: the plan's own, the stage, and where MLflow is."""
+        own = {} if self.stage == "distill" else {"KD_STAGE": self.stage, "KD_SHARD_ROWS": str(self.shard_rows)}
+        if self.mlflow:
+            own |= {"MLFLOW_TRACKING_URI": self.mlflow, "MLFLOW_EXPERIMENT_NAME": self.name}
+        return self.environment | own
 
     @property
     def all_tags(self) -> dict[str, str]:
@@ -119,9 +148,19 @@ def _input(name: str, value: str) -> Path | str | None:
     place = Path(value if name in (*FILES, "logits") else models.locate(value)).expanduser()
     if name in FILES and not place.is_file():
         raise UserError(f"no file {value}")
-    if name == "logits" and not any(place.glob("*/dataset_info.json")):
+    if name == "logits" and not any((*place.glob("*/dataset_info.json"), *place.glob("shards-*/*.npy"))):
         raise UserError(f"{value} holds no logits: name the --output of python -m kdhelpers logits")
     return place if place.exists() else None
+
+
+def downloads(plan: JobPlan) -> list[str]:
+    """What the job would have to fetch from the Hub, or install, while it runs: impossible without a network."""
+    settings, inputs = settings_from(plan.hyperparameters), channels(plan)
+    models_of = settings.teachers | ({"student": settings.student} if settings.student else {})
+    found = [value for name, value in models_of.items() if name not in inputs and value != "static"]
+    if settings.source == "hub" and "snippets" not in inputs:
+        found.append(str(settings.dataset_id))
+    return found + (["sagemaker-mlflow"] if plan.mlflow else [])
 
 
 def option_name(spelt: str) -> str:
@@ -150,7 +189,7 @@ def container_hyperparameters(plan: JobPlan) -> dict[str, str]:
 
 def plan_problems(plan: JobPlan) -> list[str]:
     """What AWS, the SDK or the training script would refuse, a sentence each, as far as it shows in the plan."""
-    return [*_run_problems(plan), *_text_problems(plan), *_machine_problems(plan)]
+    return [*_run_problems(plan), *_text_problems(plan), *_machine_problems(plan), *_account_problems(plan)]
 
 
 def _run_problems(plan: JobPlan) -> list[str]:
@@ -161,6 +200,14 @@ def _run_problems(plan: JobPlan) -> list[str]:
         parent = inputs.get("student" if settings.student else "teacher")
         if settings.student_layers and isinstance(parent, Path):
             models.evenly_spaced_layers(models.load_config(str(parent)).num_hidden_layers, settings.student_layers)
+        if plan.stage == "label" and (settings.ensemble or settings.teacher_answers):
+            return ["a label job asks one teacher: label with each, and teach their mean afterwards"]
+        teacher = inputs.get("teacher")
+        if plan.stage == "label" and isinstance(teacher, Path):
+            distillation.require_head(str(teacher))
+        reports = "mlflow" in str(settings.trainer_options.get("report_to", "none"))
+        if reports != (plan.mlflow is not None):
+            return ["--report-to mlflow and --mlflow go together: the second says where the tracking server is"]
     except UserError as error:
         return [str(error)]
     return []
@@ -179,7 +226,10 @@ def _text_problems(plan: JobPlan) -> list[str]:
             problems.append(f"tag {name} is AWS's or this project's own: choose another name")
         if not re.fullmatch(r"[\w .:/=+@-]{1,128}", name) or not re.fullmatch(r"[\w .:/=+@-]{0,256}", value):
             problems.append(f"tag {name} is too long, or has letters that AWS does not take")
-    for name, value in [*plan.hyperparameters.items(), *plan.tags.items()]:
+    for name in plan.environment:
+        if not re.fullmatch(r"[A-Za-z_]\w{0,511}", name) or name.startswith("KD_") or "'" in plan.environment[name]:
+            problems.append(f"environment {name} is the job's own, or no name, or has a quote in its value")
+    for name, value in [*plan.hyperparameters.items(), *plan.tags.items(), *plan.environment.items()]:
         if SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
             problems.append(f"{name} looks like a secret, and whoever may describe the job can read it: leave it out")
     return problems
@@ -188,13 +238,16 @@ def _text_problems(plan: JobPlan) -> list[str]:
 def _machine_problems(plan: JobPlan) -> list[str]:
     has, wait = gpus(plan.instance), plan.max_wait_minutes
     wrong = {
-        f"the job's name {plan.name!r} may have letters, digits and hyphens, 48 at most: the time is added to it":
-            not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,47}", plan.name),
-        f"the role {plan.role!r} is no ARN such as arn:aws:iam::123456789012:role/NAME":
-            plan.role is not None and not re.fullmatch(ROLE_ARN, plan.role),
-        f"{plan.bucket!r} is no bucket's name: give it without s3://, in small letters, digits, dots and hyphens":
-            plan.bucket is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", plan.bucket),
+        f"--stage {plan.stage}: it is one of {', '.join(STAGES)}": plan.stage not in STAGES,
+        f"--instances {plan.instances}: a job that trains has one machine; more than one is for --stage label":
+            plan.instances < 1 or (plan.instances > 1 and plan.stage != "label"),
+        f"{plan.instance} has {has} GPUs, and a label job uses one of each machine: take more machines with one GPU":
+            plan.stage == "label" and has not in (None, 1),
+        f"--shard-rows {plan.shard_rows}: it is 1 or more": plan.shard_rows < 1,
         f"--max-minutes {plan.max_minutes}: AWS takes 1 to {28 * 24 * 60}": not 1 <= plan.max_minutes <= 28 * 24 * 60,
+        f"--keep-alive-minutes {plan.keep_alive_minutes}: AWS takes 0 to 60, and none with --spot":
+            not 0 <= plan.keep_alive_minutes <= (0 if plan.spot else 60),
+        f"--volume-gb {plan.volume_gb}: AWS takes 1 to 16384": not 1 <= plan.volume_gb <= 16384,
         f"--price {plan.price}: it is more than 0": plan.price is not None and plan.price <= 0,
         f"{plan.instance} has a GPU that the image's CUDA 13 has dropped: take one of {', '.join(PRICES)}":
             plan.instance.startswith(("ml.p2.", "ml.p3.", "ml.p3dn.")),
@@ -206,19 +259,44 @@ def _machine_problems(plan: JobPlan) -> list[str]:
     return [sentence for sentence, is_so in wrong.items() if is_so]
 
 
+def _account_problems(plan: JobPlan) -> list[str]:
+    groups = {"subnet": plan.subnets, "sg": plan.security_groups}
+    wrong = {
+        f"the job's name {plan.name!r} may have small letters, digits and hyphens, 48 at most: the time is added to it":
+            not re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,47}", plan.name),
+        f"the role {plan.role!r} is no ARN such as arn:aws:iam::123456789012:role/NAME":
+            plan.role is not None and not re.fullmatch(ROLE_ARN, plan.role),
+        f"{plan.bucket!r} is no bucket's name: give it without s3://, in small letters, digits, dots and hyphens":
+            plan.bucket is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", plan.bucket),
+        "--subnets and --security-groups go together, e.g. subnet-0a1b2c3d and sg-0a1b2c3d":
+            (plan.subnets is None) != (plan.security_groups is None)
+            or any(not re.fullmatch(rf"{kind}-[0-9a-f]+", part)
+                   for kind, text in groups.items() if text is not None for part in listed(text)),
+        f"--mlflow {plan.mlflow}: it is the ARN of a tracking server or app of SageMaker's, or an http address":
+            plan.mlflow is not None and not re.fullmatch(TRACKING_SERVER, plan.mlflow),
+    }  # fmt: skip
+    return [sentence for sentence, is_so in wrong.items() if is_so]
+
+
+def listed(text: str) -> list[str]:
+    """The parts of "a, b": ["a", "b"]."""
+    return [part.strip() for part in text.split(",")]
+
+
 def most_expensive(plan: JobPlan) -> float | None:
-    """USD that the machine can cost at most, to the next full cent: the time limit at the full price.
+    """USD that the machines can cost at most, to the next full cent: time limit and warm pool at the full price.
 
     Spot is cheaper, never dearer. None where the price is not known.
     """
-    price = plan.hourly_price
-    return None if price is None else math.ceil(round(100 * price * plan.max_minutes / 60, 6)) / 100
+    price, minutes = plan.hourly_price, plan.max_minutes + plan.keep_alive_minutes
+    return None if price is None else math.ceil(round(100 * price * plan.instances * minutes / 60, 6)) / 100
 
 
 def plan_lines(plan: JobPlan) -> list[str]:
     """The plan, for the reader to look at before anything happens."""
     kind = f"spot, {plan.max_wait_minutes} minutes at most with waiting" if plan.spot else "on demand"
     processes = f", {plan.process_count} processes under torchrun" if plan.process_count > 1 else ""
+    kept = f", then kept {plan.keep_alive_minutes} minutes for a next job" if plan.keep_alive_minutes else ""
     uploads, there = ["the code"], ""
     for name, path in channels(plan).items():
         if isinstance(path, str):
@@ -227,17 +305,40 @@ def plan_lines(plan: JobPlan) -> list[str]:
             files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
             uploads.append(f"{name} {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
     options = [f"--{name} {value}" for name, value in plan.hyperparameters.items()]
-    cost = f"not known: the price of {plan.instance} is not in the table; give --price"
-    if plan.hourly_price is not None:
-        source = "your price" if plan.price is not None else f"price of {PRICES_OF}; look yours up, give --price"
-        hours = f"{plan.max_minutes} minutes at {plan.hourly_price:.2f} an hour"
-        cost = f"at most {most_expensive(plan):.2f} USD ({hours}: {source})"
     return [
         f"job       {plan.name}-(time), in {plan.region}, role {plan.role or '(found at launch)'}",
-        f"machine   1 x {plan.instance}, {kind}{processes}, stopped after {plan.max_minutes} minutes",
-        " ".join(["runs      distill", *options]),
+        f"machine   {plan.instances} x {plan.instance}, {kind}{processes}, "
+        f"stopped after {plan.max_minutes} minutes{kept}",
+        " ".join([f"runs      {plan.stage}", *options]),
         f"uploads   {', '.join(uploads)}, to {plan.bucket or 'your SageMaker bucket'}{there}",
+        *_network_lines(plan),
         f"tags      {', '.join(f'{name}={value}' for name, value in ({'owner': '(you)'} | plan.all_tags).items())}",
         "time      not known before a run: one on 5 % of the rows (--rows N) tells you; the limit bounds it",
-        f"cost      {cost}",
+        *_cost_lines(plan),
+    ]
+
+
+def _network_lines(plan: JobPlan) -> list[str]:
+    place = f"in {plan.subnets} of your VPC" if plan.subnets else ""
+    words = [place, "no network for the container" if plan.network_isolation else ""]
+    lines = [f"network   {', '.join(filter(None, words))}"] if any(words) else []
+    if plan.bucket and "sagemaker" not in plan.bucket:
+        lines.append(
+            f"note      AmazonSageMakerFullAccess opens only buckets with sagemaker in their name: {plan.bucket} "
+            "needs a policy of its own (sagemaker rights)"
+        )
+    return lines
+
+
+def _cost_lines(plan: JobPlan) -> list[str]:
+    if plan.hourly_price is None:
+        return [f"cost      not known: the price of {plan.instance} is not in the table; give --price"]
+    source = "your price" if plan.price is not None else f"price of {PRICES_OF}; look yours up, give --price"
+    minutes = plan.max_minutes + plan.keep_alive_minutes
+    hours = f"{minutes} minutes at {plan.instances * plan.hourly_price:.2f} an hour"
+    kept = "what was uploaded, the checkpoints" if plan.keeps_checkpoints else "what was uploaded"
+    return [
+        f"cost      at most {most_expensive(plan):.2f} USD ({hours}: {source})",
+        "          not in it: 2 minutes in which AWS lets a stopped job end; "
+        f"S3, cents a month: {kept} and the results stay until sagemaker clean --s3 --yes",
     ]

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,33 @@ from kdhelpers.sagemaker.sdk import check, training_request
 from kdhelpers.storage import cache_home
 
 # What the training image holds (`sdk.TRAINING_TAG`), and a pyarrow that goes with its numpy; torch is the one here.
-IMAGE_VERSIONS = """transformers==5.3.0 datasets==4.5.0 huggingface_hub==1.10.0 evaluate==0.4.6 accelerate==1.12.0
-numpy<2 pyarrow<26""".split()
+# Of the next image (`sdk.NEXT_TRAINING`) its name says the transformers; the rest is as here.
+IMAGE_VERSIONS = {
+    "current": "transformers==5.3.0 datasets==4.5.0 huggingface_hub==1.10.0 evaluate==0.4.6 accelerate==1.12.0 numpy<2 "
+    "pyarrow<26",
+    "next": "transformers==5.13.1",
+}
 
 # An editable install of this package would stand in for whatever the uploaded copy lacks.
 ONLY_THE_UPLOADED_CODE = """import sys
 
 sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
+"""
+
+# What stands in for a container without a network: nothing but this machine itself can be reached.
+NO_NETWORK = """
+import socket
+
+connect = socket.socket.connect
+
+
+def only_here(self, address):
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise OSError(f"the container has no network, and {address[0]} was asked for")
+    return connect(self, address)
+
+
+socket.socket.connect = only_here
 """
 
 PROVES = """  proves      the code, the data and the drivers that would be uploaded are complete
@@ -39,7 +60,9 @@ PROVES = """  proves      the code, the data and the drivers that would be uploa
   proves not  GPU and CUDA, rights of the role, quota and capacity, several machines, speed"""
 
 Say = Callable[[str], object]
-KEPT = ("OMP_NUM_THREADS", "PIP_CONFIG_FILE", "HF_ENDPOINT", "HTTPS_PROXY", "SSL_CERT_FILE")  # of the reader's own
+PROXIES = [spelt for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for spelt in (name, name.lower())]
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+KEPT = ("OMP_NUM_THREADS", "PIP_CONFIG_FILE", "HF_ENDPOINT", "HF_TOKEN", *PROXIES, *CERTIFICATES)  # of the reader's
 
 
 @dataclass(frozen=True)
@@ -57,8 +80,11 @@ class Rehearsal:
         return json.loads((self.model / "metrics.json").read_text(encoding="utf-8"))
 
 
-def stage(plan: JobPlan, folder: Path) -> dict:
-    """Lay out below `folder` what the job's container would find; returns the request. Raises UserError."""
+def stage(plan: JobPlan, folder: Path, host: str = "algo-1", checkpoints: Path | None = None) -> dict:
+    """Lay out below `folder` what the job's container would find; returns the request. Raises UserError.
+
+    `host`: which of the plan's machines it is. `checkpoints`: a folder that several of them share, as they do S3.
+    """
     folder = Path(folder).resolve()
     if shlex.quote(str(folder)) != str(folder):
         raise UserError(f"rehearse in a folder without spaces and quotes in its path, not in {folder}")
@@ -67,8 +93,12 @@ def stage(plan: JobPlan, folder: Path) -> dict:
         if isinstance(path, str):
             raise UserError(f"a rehearsal reads nothing from S3: copy some of {path} here, and name that")
     ml = folder / "ml"
-    for name in ("input/config", "input/data", "model", "output/data", "checkpoints"):
+    for name in ("input/config", "input/data", "model", "output/data"):
         (ml / name).mkdir(parents=True, exist_ok=True)
+    if checkpoints:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (ml / "checkpoints").symlink_to(checkpoints.resolve())
+    (ml / "checkpoints").mkdir(exist_ok=True)
 
     def deliver(path: Path, channel: str) -> None:
         place = ml / "input" / "data" / channel
@@ -85,13 +115,18 @@ def stage(plan: JobPlan, folder: Path) -> dict:
     config: dict[str, dict] = {
         "hyperparameters": {key: at_home(value, ml) for key, value in request["HyperParameters"].items()},
         "inputdataconfig": {part["ChannelName"]: {"TrainingInputMode": "File"} for part in request["InputDataConfig"]},
-        "resourceconfig": {"current_host": "algo-1", "hosts": ["algo-1"], "current_instance_type": plan.instance,
+        "resourceconfig": {"current_host": host, "hosts": hosts(plan), "current_instance_type": plan.instance,
                            "network_interface_name": "lo"},
     }  # fmt: skip
     for name, content in config.items():
         (ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     (folder / "request.json").write_text(json.dumps(request, indent=1), encoding="utf-8")
     return request
+
+
+def hosts(plan: JobPlan) -> list[str]:
+    """What SageMaker calls the plan's machines."""
+    return [f"algo-{number}" for number in range(1, plan.instances + 1)]
 
 
 def at_home(value: str, ml: Path) -> str:
@@ -107,7 +142,8 @@ def container_environment(request: dict, folder: Path, python: str) -> dict[str,
     for name, arguments in (("python3", ""), ("pip3", "-m pip"), ("torchrun", "-m torch.distributed.run")):
         (commands / name).write_text(f'#!/bin/bash\nexec {shlex.quote(python)} {arguments} "$@"\n', encoding="utf-8")
         (commands / name).chmod(0o755)
-    (home / "sitecustomize.py").write_text(ONLY_THE_UPLOADED_CODE, encoding="utf-8")
+    isolated = NO_NETWORK if request.get("EnableNetworkIsolation") else ""
+    (home / "sitecustomize.py").write_text(ONLY_THE_UPLOADED_CODE + isolated, encoding="utf-8")
     own = {"HOME": str(home), "PYTHONPATH": str(home), "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"}
     own |= {"PATH": f"{commands}:/usr/local/bin:/usr/bin:/bin", "TOKENIZERS_PARALLELISM": "false"}
     given = {key: at_home(value, folder / "ml") for key, value in request.get("Environment", {}).items()}
@@ -155,28 +191,40 @@ def run(folder: Path, python: str = sys.executable, say: Say = show_steps) -> Re
 
 
 def rehearse(plan: JobPlan, folder: Path, python: str = sys.executable, say: Say = show_steps) -> Rehearsal:
-    """Stage and run a job. Raises UserError, with the script's own last words, where it fails."""
-    stage(plan, folder)
-    result = run(folder, python, say)
+    """Stage and run a job, on several machines all at once. Raises UserError, with the script's last words.
+
+    The machines of a label job share the folder `checkpoints` as they share S3; what they say is told of the first.
+    """
+    if plan.instances == 1:
+        stage(plan, folder)
+        results = [run(folder, python, say)]
+    else:
+        for host in hosts(plan):
+            stage(plan, folder / host, host, folder / "checkpoints")
+        with ThreadPoolExecutor(plan.instances) as pool:
+            tell = [say, *[lambda line: None] * (plan.instances - 1)]
+            results = list(pool.map(lambda host, say: run(folder / host, python, say), hosts(plan), tell))
+    result = next((one for one in results if one.exit_code), results[0])
     if result.exit_code:
         reason = (result.failure.strip().splitlines() or [f"exit code {result.exit_code}"])[-1]
         raise UserError(f"the rehearsed job failed: {reason.removeprefix('error: ')} (its log: {result.log})")
     return result
 
 
-def image_python() -> str:
-    """The interpreter of an environment with the training image's library versions, made by pip on the first call.
+def image_python(image: str = "current") -> str:
+    """The interpreter of an environment with a training image's library versions, made by pip on the first call.
 
     It is a virtual environment on top of this interpreter's packages: only what differs is installed.
     """
-    folder = cache_home() / "image-versions"
-    ready, wanted = folder / "ready", "\n".join((sys.executable, *IMAGE_VERSIONS))
+    versions = IMAGE_VERSIONS[image].split()
+    folder = cache_home() / ("image-versions" if image == "current" else f"image-versions-{image}")
+    ready, wanted = folder / "ready", "\n".join((sys.executable, *versions))
     if not ready.is_file() or ready.read_text(encoding="utf-8") != wanted:
         print("making an environment with the training image's versions, once, a minute or two", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         (site,) = folder.glob("lib/python*/site-packages")
         (site / "base.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-        if subprocess.run([folder / "bin" / "python", "-m", "pip", "install", *IMAGE_VERSIONS]).returncode:
+        if subprocess.run([folder / "bin" / "python", "-m", "pip", "install", *versions]).returncode:
             raise UserError("cannot install the training image's versions with pip; its own words stand above")
         ready.write_text(wanted, encoding="utf-8")
     return str(folder / "bin" / "python")

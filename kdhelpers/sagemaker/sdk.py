@@ -17,11 +17,23 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import yaml
+
 from kdhelpers.errors import UserError
-from kdhelpers.sagemaker.plan import CHECKPOINTS, PRICES, JobPlan, channels, container_hyperparameters, plan_problems
+from kdhelpers.sagemaker.plan import (
+    CHECKPOINTS,
+    PRICES,
+    JobPlan,
+    channels,
+    container_hyperparameters,
+    downloads,
+    listed,
+    plan_problems,
+)
 
 # Which images we mean, and by which older sister SDK 3.7, which does not know them yet, finds their registry.
 TRAINING_TAG = "2.9.0-transformers5.3.0-gpu-py312-cu130-ubuntu22.04"
+NEXT_TRAINING = ("5.13.1", "pytorch2.11.0")  # taken as soon as the SDK lists it for the region
 INFERENCE_VERSION = "5.5.3"
 OLDER = {"training": ("4.56.2", "pytorch2.8.0"), "inference": ("4.51.3", "pytorch2.6.0")}
 
@@ -32,8 +44,16 @@ METRICS = {
     for metric in ("validation_accuracy", "validation_micro_F1", "validation_RMSE", "training_loss")
 }
 
-# The five kinds of no that are worth a sentence of ours: what to do, and how AWS and its library say it.
+# What MLflow's client on a job needs to reach SageMaker's tracking server.
+MLFLOW_REQUIREMENTS = "mlflow>=3,<4\nsagemaker-mlflow>=0.2\n"
+
+# The kinds of no that are worth a sentence of ours: what to do, and how AWS and its library say it. What hides its
+# cause stands before what it looks like.
 SAYINGS = {
+    "SageMaker may not use the job's role: it has to trust sagemaker.amazonaws.com, as sagemaker rights says":
+        r"[Cc]ould not assume role",
+    "the job's role does not see the files: mostly it lacks s3:ListBucket on the bucket; sagemaker rights says more":
+        r"No S3 objects found",
     "no valid AWS credentials here: run aws configure or aws sso login, or check AWS_PROFILE":
         r"Credentials|ProfileNotFound|Config\w*Error|SSO|TokenRetrieval|LoginRefresh|Expired|UnrecognizedClient"
         r"|InvalidClientTokenId|InvalidAccessKeyId|SignatureDoesNotMatch",
@@ -81,10 +101,16 @@ def image_address(scope: str, region: str, instance: str) -> str:
     """The address of the Hugging Face image for "training" or "inference". Raises UserError where there is none."""
     from sagemaker.core import image_uris
 
+    def look_up(version: str, torch: str) -> str:
+        kind = {"image_scope": scope, "version": version, "base_framework_version": torch, "py_version": "py312"}
+        return image_uris.retrieve("huggingface", region=region, instance_type=instance, **kind)
+
+    if scope == "training":
+        with contextlib.suppress(KeyError, ValueError):
+            return look_up(*NEXT_TRAINING)
     version, torch = OLDER[scope]
-    kind = {"image_scope": scope, "version": version, "base_framework_version": torch, "py_version": "py312"}
     try:
-        address = image_uris.retrieve("huggingface", region=region, instance_type=instance, **kind)
+        address = look_up(version, torch)
     except (KeyError, ValueError) as error:
         hint = f"a machine with a GPU ({', '.join(PRICES)})" if scope == "training" else "ml.m5.large"
         raise UserError(f"no {scope} image for {instance} in {region}: take {hint}, or region us-east-1") from error
@@ -94,12 +120,30 @@ def image_address(scope: str, region: str, instance: str) -> str:
 
 
 def sdk_session(boto_session: Any, bucket: str | None) -> Any:
-    """The SDK's session: an explicit bucket, and telemetry off unless KD_TELEMETRY=on asks for it."""
+    """The SDK's session, with an administrator's or the reader's own defaults for it, and with telemetry off.
+
+    KD_TELEMETRY=on allows the SDK its telemetry. Raises UserError for defaults that cannot be read.
+    """
+    from sagemaker.core.config.config import load_sagemaker_config
     from sagemaker.core.helper.session_helper import Session
 
-    off = os.environ.get("KD_TELEMETRY", "off") != "on"
-    config = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": off}}}}
+    try:
+        config = load_sagemaker_config()
+    except (ValueError, RuntimeError, OSError, yaml.YAMLError) as error:
+        raise UserError(f"the SageMaker SDK's defaults cannot be read: {' '.join(str(error).split())}") from error
+    config = {"SchemaVersion": "1.0", "SageMaker": {}} | (config or {})
+    modules = config["SageMaker"].setdefault("PythonSDK", {}).setdefault("Modules", {})
+    modules["TelemetryOptOut"] = os.environ.get("KD_TELEMETRY", "off") != "on"
     return Session(boto_session=boto_session, default_bucket=bucket, sagemaker_config=config)
+
+
+def job_defaults(session: Any) -> dict:
+    """What the SDK's defaults say of training jobs: role, network, encryption, environment, tags; {} where nothing.
+
+    The SDK looks some of them up without its session, and so in a file that is not there (sagemaker-python-sdk#5766):
+    the plan fills them in.
+    """
+    return (session.sagemaker_config or {}).get("SageMaker", {}).get("TrainingJob") or {}
 
 
 def build_trainer(plan: JobPlan, session: Any, code: Path) -> tuple[Any, list]:
@@ -111,23 +155,66 @@ def build_trainer(plan: JobPlan, session: Any, code: Path) -> tuple[Any, list]:
     count, wait = plan.process_count, {}
     if plan.max_wait_minutes is not None:
         wait = {"max_wait_time_in_seconds": 60 * plan.max_wait_minutes}
-    machine = {"instance_type": plan.instance, "instance_count": 1, "enable_managed_spot_training": plan.spot}
+    source = {"source_dir": str(code), "entry_script": "container.py"}
+    if plan.mlflow:
+        Path(code, "requirements.txt").write_text(MLFLOW_REQUIREMENTS, encoding="utf-8")
+        source["requirements"] = "requirements.txt"
+    own = _from_the_account(plan, job_defaults(session))
     trainer = ModelTrainer(
         sagemaker_session=session,
         role=plan.role,
         base_job_name=plan.name,
         training_image=image_address("training", plan.region, plan.instance),
-        source_code=configs.SourceCode(source_dir=str(code), entry_script="container.py"),
+        source_code=configs.SourceCode(**source),
         distributed=Torchrun(process_count_per_node=count) if count > 1 else None,
-        compute=configs.Compute(**machine),
+        compute=_compute(plan, own["key"]),
+        networking=own["networking"],
         stopping_condition=configs.StoppingCondition(max_runtime_in_seconds=60 * plan.max_minutes, **wait),
-        checkpoint_config=configs.CheckpointConfig(local_path=CHECKPOINTS),
+        output_data_config=own["output"],
+        checkpoint_config=configs.CheckpointConfig(local_path=CHECKPOINTS) if plan.keeps_checkpoints else None,
+        environment=own["environment"],
         hyperparameters=container_hyperparameters(plan),
-        tags=[configs.Tag(key=key, value=value) for key, value in plan.all_tags.items()],
+        tags=[configs.Tag(key=key, value=value) for key, value in own["tags"].items()],
     )
     trainer.with_metric_definitions([configs.MetricDefinition(name=name, regex=METRICS[name]) for name in METRICS])
     inputs = [configs.InputData(channel_name=name, data_source=str(path)) for name, path in channels(plan).items()]
     return trainer, inputs
+
+
+def _compute(plan: JobPlan, key: str | None) -> Any:
+    from sagemaker.core.training import configs
+
+    return configs.Compute(
+        instance_type=plan.instance,
+        instance_count=plan.instances,
+        volume_size_in_gb=plan.volume_gb,
+        volume_kms_key_id=key,
+        keep_alive_period_in_seconds=60 * plan.keep_alive_minutes or None,
+        enable_managed_spot_training=plan.spot,
+    )
+
+
+def _from_the_account(plan: JobPlan, defaults: dict) -> dict[str, Any]:
+    """Network, encryption, environment and tags: the plan's, else an administrator's `defaults`."""
+    from sagemaker.core.training import configs
+
+    vpc, output = defaults.get("VpcConfig", {}), defaults.get("OutputDataConfig", {})
+    network = {
+        "subnets": listed(plan.subnets) if plan.subnets else vpc.get("Subnets"),
+        "security_group_ids": listed(plan.security_groups) if plan.security_groups else vpc.get("SecurityGroupIds"),
+        "enable_network_isolation": plan.network_isolation or defaults.get("EnableNetworkIsolation"),
+    }
+    result = {
+        "kms_key_id": plan.kms_key or output.get("KmsKeyId"),
+        "s3_output_path": output.get("S3OutputPath"),
+    }
+    return {
+        "networking": configs.Networking(**network) if any(network.values()) else None,
+        "output": configs.OutputDataConfig(**result) if any(result.values()) else None,
+        "key": plan.kms_key or defaults.get("ResourceConfig", {}).get("VolumeKmsKeyId"),
+        "environment": defaults.get("Environment", {}) | plan.all_environment,
+        "tags": {tag["Key"]: tag["Value"] for tag in defaults.get("Tags", [])} | plan.all_tags,
+    }
 
 
 @contextlib.contextmanager
@@ -185,10 +272,11 @@ def training_request(plan: JobPlan, upload: Callable[[Path, str], object] = lamb
         upload(Path(path), key_prefix.split("/")[-1])
         return f"s3://{bucket}/{key_prefix}" + (f"/{Path(path).name}" if Path(path).is_file() else "")
 
-    role = plan.role or "arn:aws:iam::123456789012:role/to-be-named"
-    plan = replace(plan, role=role, bucket=plan.bucket or f"sagemaker-{plan.region}-123456789012")
     with quiet_sdk(), code_folder() as code, mock.patch.object(botocore.client.BaseClient, "_make_api_call", answer):
         session = sdk_session(boto3.Session("nobody", "nothing", region_name=plan.region), plan.bucket)
+        role = plan.role or job_defaults(session).get("RoleArn") or "arn:aws:iam::123456789012:role/to-be-named"
+        bucket = session._default_bucket_name_override or f"sagemaker-{plan.region}-123456789012"
+        plan = replace(plan, role=role, bucket=bucket)
         session._default_bucket, session.upload_data = plan.bucket, catch_upload
         trainer, inputs = build_trainer(plan, session, code)
         try:
@@ -220,4 +308,10 @@ def check(plan: JobPlan) -> dict:
     report = ParamValidator().validate(request, model.operation_model("CreateTrainingJob").input_shape)
     if report.has_errors():
         raise UserError(f"AWS would refuse this request: {' '.join(report.generate_report().split())}")
+    fetched = downloads(plan)
+    if request.get("EnableNetworkIsolation") and fetched:
+        raise UserError(
+            f"the container gets no network, by --network-isolation or your SDK's defaults, and would have to fetch "
+            f"{', '.join(fetched)}: download that first, and name the folder or file"
+        )
     return request

@@ -64,11 +64,11 @@ def test_numpy_alone_is_for_a_static_student(tmp_path):
 
 
 def test_a_static_student_is_not_packed_where_no_package_could_load_it(student, tmp_path):
-    from kdhelpers.sagemaker import cloud
+    from kdhelpers.sagemaker import endpoints
 
     shutil.copytree(student, tmp_path / "run" / "student")
     with pytest.raises(UserError, match="deploy the export"):
-        cloud.pack(tmp_path / "run", tmp_path / "packed")
+        endpoints.pack(tmp_path / "run", tmp_path / "packed")
 
 
 def test_pairs_are_asked_two_by_two(student, tmp_path):

@@ -21,6 +21,8 @@ from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_
 
 rehearse = importlib.import_module("kdhelpers.sagemaker.rehearse")  # the room offers a function of this name
 ROLE = "arn:aws:iam::123456789012:role/training"
+PLACE = JobPlan({"recipe": "sst2"}, role=ROLE, bucket="mine")
+QUOTA = {"QuotaName": "ml.g5.xlarge for training job usage", "Value": 1.0}
 
 
 def with_options(plan, **options):
@@ -80,6 +82,50 @@ def rehearsed(staged):
     return result, lines
 
 
+def counted(session):
+    client = session.client("sagemaker")
+    return [
+        len(client.list_endpoints()["Endpoints"]),
+        len(client.list_endpoint_configs()["EndpointConfigs"]),
+        len(client.list_models()["Models"]),
+    ]
+
+
+def stand(session, name, **tags):
+    """A model, a configuration and an endpoint of one name."""
+    client, tags = session.client("sagemaker"), [{"Key": key, "Value": value} for key, value in tags.items()]
+    image = {"Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/i:1"}
+    client.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=image, Tags=tags)
+    variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags)
+    client.create_endpoint(EndpointName=name, EndpointConfigName=name, Tags=tags)
+
+
+@pytest.fixture
+def student(tmp_path):
+    """A folder that looks like a run's."""
+    (tmp_path / "run" / "student").mkdir(parents=True)
+    (tmp_path / "run" / "student" / "config.json").write_text("{}")
+    return tmp_path / "run"
+
+
+def tagged(session, wanted):
+    """What moto's SageMaker holds under a tag, as the tagging service would list it."""
+    client, found = session.client("sagemaker"), []
+    lists = {
+        "training_jobs": ("TrainingJobSummaries", "TrainingJobArn"),
+        "endpoints": ("Endpoints", "EndpointArn"),
+        "endpoint_configs": ("EndpointConfigs", "EndpointConfigArn"),
+        "models": ("Models", "ModelArn"),
+    }
+    for kind, (summaries, arn) in lists.items():
+        for item in getattr(client, f"list_{kind}")()[summaries]:
+            tags = client.list_tags(ResourceArn=item[arn])["Tags"]
+            if {"Key": wanted["Key"], "Value": wanted["Values"][0]} in tags:
+                found.append({"ResourceARN": item[arn], "Tags": tags})
+    return found
+
+
 @pytest.fixture
 def aws(monkeypatch):
     """A fake account with a role and a bucket."""
@@ -90,6 +136,10 @@ def aws(monkeypatch):
         send = botocore.client.BaseClient._make_api_call
 
         def without_empty_fields(client, name, parameters):
+            if name == "GetResources":  # moto does not know SageMaker's there
+                return {"ResourceTagMappingList": tagged(session, parameters["TagFilters"][0])}
+            if name == "ListServiceQuotas":
+                return {"Quotas": [QUOTA]}
             # moto answers {} where AWS leaves a field out, and the SDK's models refuse that
             return {key: value for key, value in send(client, name, parameters).items() if value != {}}
 

@@ -1,4 +1,4 @@
-"""On AWS, as far as moto and answers of ours can play it: jobs, endpoints, and who may clean up what."""
+"""Jobs on AWS, as far as moto and answers of ours can play it."""
 
 import io
 import json
@@ -6,44 +6,14 @@ import re
 import tarfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from moto import mock_aws
-from moto.sagemaker.models import sagemaker_backends
 
 from kdhelpers.errors import UserError
-from kdhelpers.sagemaker import JobPlan, check, cloud
-from tests.sagemaker.conftest import ROLE
-
-PLACE = JobPlan({"recipe": "sst2"}, role=ROLE, bucket="mine")
-
-
-def counted(session):
-    client = session.client("sagemaker")
-    return [
-        len(client.list_endpoints()["Endpoints"]),
-        len(client.list_endpoint_configs()["EndpointConfigs"]),
-        len(client.list_models()["Models"]),
-    ]
-
-
-def stand(session, name, **tags):
-    """A model, a configuration and an endpoint of one name."""
-    client, tags = session.client("sagemaker"), [{"Key": key, "Value": value} for key, value in tags.items()]
-    image = {"Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/i:1"}
-    client.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=image, Tags=tags)
-    variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags)
-    client.create_endpoint(EndpointName=name, EndpointConfigName=name, Tags=tags)
-
-
-@pytest.fixture
-def student(tmp_path):
-    """A folder that looks like a run's."""
-    (tmp_path / "run" / "student").mkdir(parents=True)
-    (tmp_path / "run" / "student" / "config.json").write_text("{}")
-    return tmp_path / "run"
-
+from kdhelpers.sagemaker import JobPlan, cloud
+from tests.sagemaker.conftest import PLACE, ROLE
 
 # --- who and where
 
@@ -90,9 +60,9 @@ def test_a_role_that_sagemaker_may_not_assume_is_not_taken(monkeypatch):
     for answer in (is_a_user, lambda **options: reserved):
         monkeypatch.setattr(session_helper, "get_execution_role", answer)
         with pytest.raises(UserError, match="KD_ROLE_ARN"):
-            cloud.find_role(JobPlan(), None)
+            cloud.find_role(JobPlan(), SimpleNamespace(sagemaker_config=None))
     monkeypatch.setenv("KD_ROLE_ARN", ROLE)
-    assert cloud.find_role(JobPlan(), None) == ROLE
+    assert cloud.find_role(JobPlan(), SimpleNamespace(sagemaker_config=None)) == ROLE
 
 
 def test_a_bucket_that_is_not_there_or_elsewhere_is_refused_before_anything_is_sent(aws):
@@ -222,107 +192,54 @@ def test_a_run_at_home_names_no_teacher_that_is_not_there(aws, tmp_path, there, 
         cloud.bring_home(deliver(aws, tmp_path / "run"), tmp_path / "home")
 
 
-# --- endpoints
+def test_a_quota_that_is_too_small_is_named_before_anything_is_uploaded(aws, respond):
+    respond("ListServiceQuotas", {"Quotas": [{"QuotaName": "ml.g5.xlarge for training job usage", "Value": 0.0}]})
+    with pytest.raises(UserError, match="nothing was uploaded: your quota for ml.g5.xlarge is 0"):
+        cloud.launch(PLACE)
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket="mine")
+    respond("ListServiceQuotas", "AccessDeniedException: not yours to see")
+    assert cloud.launch(PLACE)
 
 
-def test_an_endpoint_is_deleted_even_when_the_cell_fails(aws, student):
-    seen = []
-
-    def cell():
-        with cloud.endpoint(student, replace(PLACE, tags={"team": "a"})):
-            seen.append(counted(aws))
-            (item,) = (item for item in cloud.leftovers() if item.kind == "endpoint")
-            seen.append(item.owner)
-            raise ZeroDivisionError
-
-    pytest.raises(ZeroDivisionError, cell)
-    assert seen == [[1, 1, 1], cloud.owner()]
-    assert counted(aws) == [0, 0, 0]
-    (key,) = [item["Key"] for item in aws.client("s3").list_objects_v2(Bucket="mine")["Contents"]]
-    archive = io.BytesIO(aws.client("s3").get_object(Bucket="mine", Key=key)["Body"].read())
-    with tarfile.open(fileobj=archive) as tar:
-        assert {"student/config.json", "code/inference.py"} <= {name.removeprefix("./") for name in tar.getnames()}
-    with pytest.raises(UserError, match="holds no student"), cloud.endpoint(student / "student", PLACE):
-        pass
-    assert counted(aws) == [0, 0, 0]
+# --- going on
 
 
-def test_an_endpoint_that_never_comes_up_is_deleted(aws, student, respond):
-    failed = {"EndpointStatus": "Failed", "FailureReason": "The primary container did not pass the ping health check."}
-    respond("DescribeEndpoint", failed)
-    with (
-        pytest.raises(UserError, match="did not come into service: The primary container did not pass"),
-        cloud.endpoint(student, PLACE),
-    ):
-        pytest.fail("it never was in service")
-    assert counted(aws) == [0, 0, 0]
+def stopped(aws, plan, respond, **more):
+    """A launched job that AWS then says was stopped; moto forgets the environment, and says everything is done."""
+    name = cloud.launch(plan)
+    found = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
+    respond("DescribeTrainingJob", found | {"TrainingJobStatus": "Stopped", **more})
+    return name, found
 
 
-def test_an_endpoint_that_is_still_being_made_is_waited_for(aws, student, respond, monkeypatch):
-    """Ctrl-C while it is made: AWS refuses to delete it then, and what it needs may not go before it."""
-    deleted = respond("DeleteEndpoint", "ValidationException: Cannot update in-progress endpoint", ...)
-    asked = respond("DescribeEndpoint", {"EndpointStatus": "Creating"}, {"EndpointStatus": "Creating"}, ...)
-    naps, configs = [], respond("DeleteEndpointConfig", ...)
-
-    def sleep(seconds):
-        naps.append(seconds)
-        if len(naps) == 1:
-            raise KeyboardInterrupt
-        assert configs == [], "the endpoint needs it"
-
-    monkeypatch.setattr("botocore.waiter.time.sleep", sleep)
-    with pytest.raises(KeyboardInterrupt), cloud.endpoint(student, PLACE):
-        pytest.fail("it never was in service")
-    assert (len(deleted), len(configs), len(naps)) == (2, 1, 2)
-    assert len(asked) >= 3
-    assert counted(aws) == [0, 0, 0]
+def test_a_stopped_job_goes_on_from_its_checkpoints(aws, respond):
+    spot = replace(PLACE, spot=True, max_minutes=30, max_wait_minutes=50)
+    name, old = stopped(aws, spot, respond, SecondaryStatus="MaxRuntimeExceeded")
+    (line,) = [line for line in cloud.status_lines(cloud.describe(name)) if "stopped" in line]
+    assert "launch --from goes on" in line
+    sent = respond("CreateTrainingJob", ...)
+    again = cloud.go_on(name, max_minutes=90)
+    (request,) = sent
+    assert request["TrainingJobName"] == again != name
+    assert request["CheckpointConfig"] == old["CheckpointConfig"]
+    for same in ("HyperParameters", "RoleArn", "ResourceConfig", "AlgorithmSpecification", "InputDataConfig"):
+        assert request[same] == old[same]
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 5400, "MaxWaitTimeInSeconds": 6600}
+    assert {"Key": "continues", "Value": name} in request["Tags"]
 
 
-def test_what_could_not_be_deleted_is_told_even_when_the_cell_fails(aws, student, respond, monkeypatch):
-    respond("DeleteEndpoint", "AccessDeniedException: User: a is not authorized to perform: it")
-
-    def cell():
-        with cloud.endpoint(student, PLACE):
-            raise ZeroDivisionError
-
-    with pytest.raises(UserError, match="not deleted, and perhaps costing money: endpoint distilling-bert-") as told:
-        cell()
-    assert isinstance(told.value.__context__, ZeroDivisionError)
-    assert counted(aws) == [1, 1, 1], "without these it would be stuck"
-    stand(aws, "another", project="distilling-bert", owner=cloud.owner())
-    with pytest.raises(UserError, match="not deleted"):
-        cloud.clean()
-    monkeypatch.undo()
+def test_only_a_job_that_ended_badly_and_kept_something_goes_on(aws, respond):
+    name, old = stopped(aws, PLACE, respond)
+    with pytest.raises(UserError, match="--keep-checkpoints"):
+        cloud.go_on(name)
+    respond("DescribeTrainingJob", old | {"TrainingJobStatus": "InProgress"})
+    with pytest.raises(UserError, match="is InProgress"):
+        cloud.go_on(name)
 
 
-# --- cleaning up
-
-
-def test_clean_deletes_ones_own_and_nobody_elses(aws):
-    stand(aws, "mine", project="distilling-bert", owner=cloud.owner())
-    stand(aws, "anns", project="distilling-bert", owner="user/ann")
-    stand(aws, "nobodys", project="distilling-bert")
-    stand(aws, "another", project="other", owner=cloud.owner())
-    assert [item.owner for item in cloud.leftovers() if item.kind == "model"].count("user/ann") == 1
-    assert {(item.kind, item.name) for item in cloud.clean()} == {
-        ("endpoint", "mine"), ("endpoint_config", "mine"), ("model", "mine")
-    }  # fmt: skip
-    assert counted(aws) == [3, 3, 3]
-    assert {item.name for item in cloud.clean(whose="user/ann")} == {"anns"}
-    assert {item.name for item in cloud.clean(everybody=True)} == {"nobodys"}
-    assert [model["ModelName"] for model in aws.client("sagemaker").list_models()["Models"]] == ["another"]
-
-
-def test_clean_stops_ones_own_running_jobs(aws, respond):
-    request = check(PLACE)
-    mine = [*request["Tags"], {"Key": "owner", "Value": cloud.owner()}]
-    for name, status, tags in (
-        ("done", "Completed", mine),
-        ("mine", "InProgress", mine),
-        ("anns", "InProgress", [*request["Tags"], {"Key": "owner", "Value": "user/ann"}]),
-    ):
-        aws.client("sagemaker").create_training_job(**request | {"TrainingJobName": name, "Tags": tags})
-        sagemaker_backends["123456789012"]["us-east-1"].training_jobs[name].training_job_status = status
-    stopped = respond("StopTrainingJob", {})
-    assert [(item.kind, item.name) for item in cloud.clean()] == [("training_job", "mine")]
-    assert stopped == [{"TrainingJobName": "mine"}]
+def test_a_label_job_says_where_its_answers_are(tmp_path):
+    place = {"S3Uri": "s3://mine/distilling-bert/j/checkpoints"}
+    done = described(TrainingJobStatus="Completed", Environment={"KD_STAGE": "label"}, CheckpointConfig=place)
+    assert "launch --logits s3://mine/distilling-bert/j/checkpoints" in cloud.status_lines(done)[-1]
+    with pytest.raises(UserError, match="left no student"):
+        cloud.bring_home(done | {"ModelArtifacts": {}}, tmp_path / "home")

@@ -5,8 +5,8 @@ import pytest
 from kdhelpers import sagemaker
 from kdhelpers.__main__ import main
 from kdhelpers.sagemaker import cloud
-from tests.sagemaker.conftest import ROLE, as_argv
-from tests.sagemaker.test_cloud import counted, deliver, stand
+from tests.sagemaker.conftest import ROLE, as_argv, counted, stand
+from tests.sagemaker.test_cloud import deliver
 
 REGION = ["--region", "us-east-1"]
 
@@ -21,7 +21,7 @@ REGION = ["--region", "us-east-1"]
         (["check", "--recipe", "sst2", "--max-minutes", "0"], "--max-minutes 0"),
         (["check", "--recipe", "sst2", "--max-minutes", "soon"], "--max-minutes must be a whole number"),
         (["check", "--recipe", "sst2", "--alpha", "7"], "alpha"),
-        (["endpoint", "run"], "repeat with --yes"),
+        (["endpoint", "run"], "repeat the command with --yes"),
         (["plan", "--tag", "team"], "NAME=VALUE"),
     ],
 )

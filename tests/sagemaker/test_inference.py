@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from kdhelpers.__main__ import main
-from kdhelpers.sagemaker import cloud, inference
+from kdhelpers.sagemaker import endpoints, inference
 
 AS_THE_CONTAINER_CALLS_IT = """
 import importlib, json, sys
@@ -66,7 +66,7 @@ def test_an_int8_student_answers_like_the_pytorch_one(rehearsed, tmp_path):
     pytest.importorskip("kdhelpers.cli.export")
     student = rehearsed[0].model / "student"
     assert main(["export", str(student), "--format", "onnx-int8", "--output", str(tmp_path / "int8")]) == 0
-    with tarfile.open(cloud.pack(tmp_path / "int8", tmp_path)) as tar:
+    with tarfile.open(endpoints.pack(tmp_path / "int8", tmp_path)) as tar:
         tar.extractall(tmp_path / "model", filter="data")
     files = {str(path.relative_to(tmp_path / "model")) for path in (tmp_path / "model").rglob("*.*")}
     assert files == {

@@ -36,7 +36,7 @@ def test_values_of_the_wrong_kind_are_refused_where_the_plan_is_made():
 
 
 FAULTS = {
-    "job name": (lambda p: replace(p, name="my_job"), "'my_job' may have letters"),
+    "job name": (lambda p: replace(p, name="my_job"), "'my_job' may have small letters"),
     "role": (lambda p: replace(p, role="MyRole"), "'MyRole' is no ARN"),
     "bucket with its scheme": (lambda p: replace(p, bucket="s3://mine"), "no bucket's name"),
     "bucket in capitals": (lambda p: replace(p, bucket="Bad_Bucket"), "no bucket's name"),
@@ -67,6 +67,24 @@ FAULTS = {
     "rows": (lambda p: with_options(p, rows=0), "rows"),
     "dropout": (lambda p: with_options(p, dropout=2), "dropout"),
     "a trainer's option": (lambda p: with_options(p, save_strategy="no"), "save_strategy"),
+    "stage": (lambda p: replace(p, stage="teach"), "distill, label"),
+    "several machines that train": (lambda p: replace(p, instances=2), "one machine"),
+    "a label job's idle GPUs": (lambda p: replace(p, stage="label", instance="ml.g5.12xlarge"), "has 4 GPUs"),
+    "no rows a shard": (lambda p: replace(p, shard_rows=0), "--shard-rows"),
+    "a warm pool for hours": (lambda p: replace(p, keep_alive_minutes=90), "--keep-alive-minutes 90"),
+    "a warm pool of spot": (
+        lambda p: replace(p, spot=True, max_wait_minutes=60, keep_alive_minutes=5),
+        "none with --spot",
+    ),
+    "no disk": (lambda p: replace(p, volume_gb=0), "--volume-gb 0"),
+    "subnets alone": (lambda p: replace(p, subnets="subnet-0a"), "go together"),
+    "no subnet": (lambda p: replace(p, subnets="mine", security_groups="sg-0a"), "e.g. subnet-"),
+    "no tracking server": (lambda p: replace(with_options(p, report_to="mlflow"), mlflow="mine"), "--mlflow mine"),
+    "reports to nowhere": (lambda p: with_options(p, report_to="mlflow"), "go together"),
+    "reports nothing": (lambda p: replace(p, mlflow="http://127.0.0.1:5000"), "go together"),
+    "our variable": (lambda p: replace(p, environment={"KD_HOME": "x"}), "environment KD_HOME"),
+    "a quote in a variable": (lambda p: replace(p, environment={"A": "it's"}), "environment A"),
+    "a secret variable": (lambda p: replace(p, environment={"HF_TOKEN": "hf"}), "looks like a secret"),
     "no logits": (lambda p: replace(p, logits="nowhere"), "nowhere holds no logits"),
 }
 
@@ -167,3 +185,28 @@ def test_the_container_trains_the_student_that_is_planned(options, layers):
     there = settings_from(container_hyperparameters(JobPlan(options)))
     assert there.student_layers == planned.student_layers == layers
     assert (there.learning_rate, there.train_embeddings) == (planned.learning_rate, planned.train_embeddings)
+
+
+def test_a_plan_says_what_its_cost_leaves_out():
+    lines = "\n".join(plan_lines(replace(ABOVE, keep_alive_minutes=30, network_isolation=True)))
+    assert "at most 2.12 USD (90 minutes at 1.41 an hour" in lines
+    assert "not in it: 2 minutes" in lines
+    assert "clean --s3" in lines
+    assert "kept 30 minutes" in lines
+    assert "no network" in lines
+    fleet = replace(ABOVE, stage="label", instances=8)
+    assert most_expensive(fleet) == 11.28
+    assert "8 x ml.g5.xlarge" in "\n".join(plan_lines(fleet))
+
+
+def test_a_bucket_that_the_usual_role_does_not_open_is_noted():
+    assert "needs a policy of its own" in "\n".join(plan_lines(replace(ABOVE, bucket="mine")))
+    assert "policy" not in "\n".join(plan_lines(replace(ABOVE, bucket="sagemaker-mine")))
+
+
+def test_a_label_job_needs_a_teacher_that_can_answer(plan):
+    label = replace(plan, stage="label")
+    assert plan_problems(label) == []
+    assert "no classification head" in plan_problems(replace(JobPlan(), stage="label"))[0]
+    teacher = plan.hyperparameters["teacher"]
+    assert "one teacher" in plan_problems(with_options(label, teacher=[teacher, teacher]))[0]

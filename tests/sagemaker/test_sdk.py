@@ -157,3 +157,118 @@ def test_a_broken_aws_configuration_is_one_sentence_in_a_check(tmp_path, monkeyp
 
     with pytest.raises(UserError):
         check(replace(ABOVE, region=find_region()))
+
+
+DEFAULTS = """
+SchemaVersion: "1.0"
+SageMaker:
+  PythonSDK: {Modules: {Session: {DefaultS3Bucket: corp-bucket, DefaultS3ObjectKeyPrefix: teams/a}}}
+  TrainingJob:
+    RoleArn: ROLE
+    EnableNetworkIsolation: ISOLATED
+    VpcConfig: {Subnets: [subnet-0a], SecurityGroupIds: [sg-0b]}
+    OutputDataConfig: {KmsKeyId: alias/corp}
+    ResourceConfig: {VolumeKmsKeyId: alias/disk}
+    Environment: {PROXY_OF: corp}
+    Tags: [{Key: cost-centre, Value: "7"}]
+"""
+
+
+@pytest.fixture
+def administrator(tmp_path, monkeypatch):
+    def write(isolated):
+        path = tmp_path / "config.yaml"
+        path.write_text(DEFAULTS.replace("ROLE", ROLE).replace("ISOLATED", str(isolated).lower()))
+        monkeypatch.setenv("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(path))
+        return path
+
+    return write
+
+
+def test_an_administrators_defaults_hold(administrator, plan):
+    administrator(isolated=True)
+    request = check(plan)
+    assert request["RoleArn"] == ROLE
+    assert request["VpcConfig"] == {"Subnets": ["subnet-0a"], "SecurityGroupIds": ["sg-0b"]}
+    assert request["EnableNetworkIsolation"] is True
+    assert request["OutputDataConfig"]["KmsKeyId"] == "alias/corp"
+    assert request["ResourceConfig"]["VolumeKmsKeyId"] == "alias/disk"
+    assert request["Environment"] == {"PROXY_OF": "corp"}
+    assert {"Key": "cost-centre", "Value": "7"} in request["Tags"]
+    address = request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
+    assert address.startswith("s3://corp-bucket/teams/a/distilling-bert/")
+    own = check(replace(plan, subnets="subnet-0c, subnet-0d", security_groups="sg-0e", kms_key="alias/own"))
+    assert own["VpcConfig"] == {"Subnets": ["subnet-0c", "subnet-0d"], "SecurityGroupIds": ["sg-0e"]}
+    assert own["OutputDataConfig"]["KmsKeyId"] == own["ResourceConfig"]["VolumeKmsKeyId"] == "alias/own"
+
+
+def test_an_administrators_defaults_do_not_switch_telemetry_on(administrator):
+    administrator(isolated=False)
+    session = sdk.sdk_session(boto3.Session("nobody", "nothing", region_name="us-east-1"), None)
+    assert session.sagemaker_config["SageMaker"]["PythonSDK"]["Modules"]["TelemetryOptOut"] is True
+    assert session.default_bucket_prefix == "teams/a"
+
+
+def test_defaults_that_cannot_be_read_are_one_sentence(administrator):
+    administrator(isolated=False).write_text("SageMaker: [")
+    with pytest.raises(UserError, match="defaults cannot be read"):
+        check(ABOVE)
+
+
+def test_a_job_without_a_network_may_not_need_one(administrator, plan):
+    assert check(replace(plan, network_isolation=True))["EnableNetworkIsolation"] is True
+    with pytest.raises(UserError, match=r"would have to fetch textattack/.*glue"):
+        check(replace(ABOVE, network_isolation=True))
+    administrator(isolated=True)
+    with pytest.raises(UserError, match="SDK's defaults"):
+        check(ABOVE)
+
+
+def test_on_demand_nobody_pays_for_checkpoints_that_nobody_needs(plan):
+    assert "CheckpointConfig" not in check(plan)
+    for more in ({"keep_checkpoints": True}, {"spot": True, "max_wait_minutes": 60}, {"stage": "label"}):
+        assert check(replace(plan, **more))["CheckpointConfig"]["LocalPath"] == "/opt/ml/checkpoints"
+
+
+def test_a_label_job_of_several_machines(plan):
+    request = check(replace(plan, stage="label", instances=8, shard_rows=500, environment={"A": "b"}))
+    assert request["ResourceConfig"]["InstanceCount"] == 8
+    assert request["Environment"] == {"A": "b", "KD_STAGE": "label", "KD_SHARD_ROWS": "500"}
+
+
+def test_a_warm_pool_a_disk_and_a_tracking_server(plan):
+    assert check(replace(plan, keep_alive_minutes=10))["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
+    assert check(replace(plan, volume_gb=100))["ResourceConfig"]["VolumeSizeInGB"] == 100
+    server = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-tracking-server/mine"
+    uploaded = []
+    tracked = replace(with_options(plan, report_to="mlflow"), mlflow=server)
+    request = sdk.training_request(tracked, lambda path, channel: uploaded.extend(path.rglob("requirements.txt")))
+    assert request["Environment"]["MLFLOW_TRACKING_URI"] == server
+    assert len(uploaded) == 1
+
+
+def test_the_next_image_is_taken_where_the_sdk_lists_it(monkeypatch):
+    from sagemaker.core import image_uris
+
+    look_up = image_uris.retrieve
+    listed = "1.dkr.ecr.us-east-1.amazonaws.com/hf:2.11.0-transformers5.13.1-gpu-py312-cu130-amzn2023"
+
+    def retrieve(framework, *, version, **more):
+        if version == sdk.NEXT_TRAINING[0] and more["region"] == "us-east-1":
+            return listed
+        return look_up(framework, version=version, **more)
+
+    monkeypatch.setattr(image_uris, "retrieve", retrieve)
+    assert sdk.image_address("training", "us-east-1", "ml.g5.xlarge") == listed
+    assert sdk.image_address("training", "eu-west-1", "ml.g5.xlarge").endswith(sdk.TRAINING_TAG)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("ValidationException: Could not assume role arn:aws:iam::1:role/x. Please ensure", "trust sagemaker"),
+        ("ClientError: Data download failed:NoSuchKey (404): No S3 objects found under S3 URL", "s3:ListBucket"),
+    ],
+)
+def test_a_first_timers_failures_are_named_by_their_cause(said, words):
+    assert words in sdk.explain(*said.split(": ", 1))

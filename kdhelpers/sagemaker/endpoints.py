@@ -1,0 +1,128 @@
+"""A student behind an endpoint: serverless unless a machine is named, and gone at the end of the `with` block."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kdhelpers import models
+from kdhelpers.errors import UserError
+from kdhelpers.sagemaker import sdk
+from kdhelpers.sagemaker.cloud import located
+from kdhelpers.sagemaker.leftovers import KINDS, delete_all, delete_folder
+from kdhelpers.sagemaker.plan import HOSTING, SERVERLESS_SECOND, JobPlan, listed
+from kdhelpers.sagemaker.sdk import aws_errors, explain
+
+MEMORY_MB = 3072  # a PyTorch student's worker takes 0.8 GiB; more memory is more of a processor, too
+
+
+def endpoint_lines(plan: JobPlan, instance: str | None = None) -> list[str]:
+    """What an endpoint will be and cost, before there is one. Raises UserError for one that makes no sense."""
+    if instance is None:
+        if plan.subnets or plan.network_isolation:
+            raise UserError("a serverless endpoint has no VPC and no isolation: name a machine, --instance ml.m5.large")
+        thousand = 1000 * SERVERLESS_SECOND * MEMORY_MB / 1024
+        return [
+            f"endpoint  serverless, {MEMORY_MB} MB, in {plan.region}; the first answer after a pause takes longer",
+            f"cost      nothing while nobody asks; about {thousand:.2f} USD for 1,000 seconds of answering",
+        ]
+    if instance.removeprefix("ml.").startswith(("g", "p", "inf", "trn")):
+        raise UserError(f"{instance}: the student answers on the processor, and a GPU would idle: leave --instance out")
+    said = f"about {HOSTING[instance]:.2f} USD" if instance in HOSTING else "a price that is not in our table"
+    return [
+        f"endpoint  1 x {instance}, in {plan.region}, deleted by this command at its end",
+        f"cost      {said} an hour from the moment it is in service until it is deleted, asked or not",
+    ]
+
+
+def pack(model: Path, folder: Path) -> Path:
+    """A run's or an exported student's folder as the archive, below `folder`, that an endpoint unpacks.
+
+    A run gives student/, an export its model and what reads it; beside them lies code/inference.py. The container
+    has no onnxruntime: its start script installs what code/requirements.txt names. Raises UserError for other folders.
+    """
+    model, code = Path(model), folder / "archive" / "code"
+    code.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("inference.py"), code)
+    if (model / "export.json").is_file():
+        for path in (*model.glob("model.*"), model / "tokenizer.json", model / "export.json"):
+            shutil.copy(path, code.parent)
+        shutil.copy(model / "predict.py", code)
+        if (model / "model.onnx").is_file():  # for a static student the container has all that is needed
+            (code / "requirements.txt").write_text(f"onnxruntime=={version('onnxruntime')}\n")  # what checked it
+    elif (model / "student" / "config.json").is_file():
+        config = json.loads((model / "student" / "config.json").read_text(encoding="utf-8"))
+        if config.get("model_type") == models.StaticForSequenceClassification.kind:
+            raise UserError(f"the container cannot load a static student: export {model}, and deploy the export")
+        shutil.copytree(model / "student", code.parent / "student")
+    else:
+        raise UserError(f"{model} holds no student: name the output folder of a run, or of an export")
+    return Path(shutil.make_archive(str(folder / "model"), "gztar", code.parent))
+
+
+@contextlib.contextmanager
+def endpoint(model: Path, plan: JobPlan, instance: str | None = None) -> Iterator[Callable[[list[str]], list[dict]]]:
+    """Deploy the student of a run's or an export's folder (see `pack`); gives a function from texts to answers.
+
+    Serverless, or on `instance`. At the end of the `with` block endpoint, configuration, model and archive are
+    deleted, also when the block fails and when the endpoint never came up. Raises UserError.
+    """
+    endpoint_lines(plan, instance)
+    with aws_errors():
+        plan, session = located(plan)
+        client = session.boto_session.client("sagemaker")
+        runtime = session.boto_session.client("sagemaker-runtime")
+        name = f"{plan.name}-{time.strftime('%Y%m%d%H%M%S')}"
+        folder = "/".join(filter(None, (session.default_bucket_prefix, plan.name, name)))
+
+        def ask(texts: list[str]) -> list[dict]:
+            body = json.dumps({"inputs": texts})
+            answer = runtime.invoke_endpoint(EndpointName=name, ContentType="application/json", Body=body)
+            return json.loads(answer["Body"].read())
+
+        try:
+            archive = _upload(model, session.boto_session, plan, folder)
+            _deploy(plan, instance, name, archive, client)
+            yield ask
+        finally:
+            delete_all(client, [(kind, name) for kind in KINDS if kind != "training_job"])
+            delete_folder(session.boto_session, f"s3://{plan.bucket}/{folder}/")
+
+
+def _upload(model: Path, session: Any, plan: JobPlan, folder: str) -> str:
+    more = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": plan.kms_key} if plan.kms_key else {}
+    with tempfile.TemporaryDirectory() as place:
+        archive = str(pack(model, Path(place)))
+        session.client("s3").upload_file(archive, plan.bucket, f"{folder}/model.tar.gz", ExtraArgs=more)
+    return f"s3://{plan.bucket}/{folder}/model.tar.gz"
+
+
+def _deploy(plan: JobPlan, instance: str | None, name: str, archive: str, client: Any) -> None:
+    """Make model, configuration and endpoint of this name, and wait until it answers."""
+    from botocore.exceptions import WaiterError
+
+    tags = [{"Key": key, "Value": value} for key, value in plan.all_tags.items()]
+    image = sdk.image_address("inference", plan.region, instance or "ml.m5.large")
+    more: dict[str, Any] = {"EnableNetworkIsolation": True} if plan.network_isolation else {}
+    if plan.subnets and plan.security_groups:
+        more["VpcConfig"] = {"Subnets": listed(plan.subnets), "SecurityGroupIds": listed(plan.security_groups)}
+    container = {"Image": image, "ModelDataUrl": archive}
+    client.create_model(ModelName=name, ExecutionRoleArn=plan.role, Tags=tags, PrimaryContainer=container, **more)
+    how: dict[str, Any] = {"InstanceType": instance, "InitialInstanceCount": 1}
+    if instance is None:
+        how = {"ServerlessConfig": {"MemorySizeInMB": MEMORY_MB, "MaxConcurrency": 5}}
+    variant = {"VariantName": "all", "ModelName": name, **how}
+    encrypted = {"KmsKeyId": plan.kms_key} if plan.kms_key and instance else {}
+    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags, **encrypted)
+    client.create_endpoint(EndpointName=name, EndpointConfigName=name, Tags=tags)
+    print(f"{name} is being made, some minutes; Ctrl-C deletes it", flush=True)
+    try:
+        client.get_waiter("endpoint_in_service").wait(EndpointName=name)
+    except WaiterError as error:
+        reason = client.describe_endpoint(EndpointName=name).get("FailureReason", str(error))
+        raise UserError(explain("the endpoint did not come into service", reason)) from error

@@ -1,0 +1,152 @@
+"""The whole life of a job, command by command, with two owners in one account; every call to AWS is in the table."""
+
+import json
+import re
+
+import botocore.client
+import botocore.session
+import pytest
+from moto.sagemaker.models import sagemaker_backends
+
+from kdhelpers import sagemaker
+from kdhelpers.__main__ import main
+from kdhelpers.sagemaker import cloud, rights
+from tests.sagemaker.conftest import ROLE, as_argv, stand
+from tests.sagemaker.test_cloud import deliver
+
+PLACE = ["--role", ROLE, "--bucket", "mine"]
+
+
+@pytest.fixture
+def calls(aws, monkeypatch):
+    """What is asked of AWS from here on: "service Operation"."""
+    made, inside, send = set(), [], botocore.client.BaseClient._make_api_call
+
+    def record(client, name, parameters):
+        if not inside:  # what the fake itself asks of moto does not count
+            made.add(f"{client.meta.service_model.service_name} {name}")
+        if name == "InvokeEndpoint":  # moto answers with what it was given
+            answers = [{"label": "positive", "score": 1.0}] * len(json.loads(parameters["Body"])["inputs"])
+            return {"Body": Answer(json.dumps(answers))}
+        if name == "StopTrainingJob":  # moto's are over at once, and cannot be stopped
+            return {}
+        inside.append(name)
+        try:
+            return send(client, name, parameters)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", record)
+    return made
+
+
+class Answer(str):
+    read = str.__str__
+
+
+def said(capsys, *command, code=0):
+    assert main(["sagemaker", *command]) == code, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def test_from_a_plan_to_an_empty_account(aws, calls, plan, rehearsed, tmp_path, capsys, monkeypatch):
+    jobs = sagemaker_backends["123456789012"]["us-east-1"].training_jobs
+    stand(aws, "anns", project="distilling-bert", owner="user/ann")
+    calls.clear()
+    said(capsys, "plan", *as_argv(plan))
+    said(capsys, "check", *as_argv(plan))
+    assert calls == set(), "neither needs AWS"
+
+    told = said(capsys, "launch", "--yes", *PLACE, "--spot", "--max-wait-minutes", "60", *as_argv(plan))
+    name = re.search(r"launched (\S+)", told)[1]
+    jobs[name].training_job_status = "Stopped"
+    told = said(capsys, "launch", "--from", name, "--max-minutes", "90", "--yes", "--region", "us-east-1")
+    again = re.search(r"launched (\S+),", told)[1]
+    # moto's jobs leave nothing: what this one would have left is a rehearsal's
+    describe = cloud.describe
+    monkeypatch.setattr(cloud, "describe", lambda *given: describe(*given) | deliver(aws, rehearsed[0].model))
+    home = tmp_path / "home"
+    told = said(capsys, "status", again, "--follow", "--output", str(home), "--region", "us-east-1")
+    assert f"brought home to {home}" in told
+
+    told = said(capsys, "label", "--yes", *PLACE, "--instances", "1", *as_argv(plan))
+    labelling = re.search(r"launched (\S+)", told)[1]
+    jobs[labelling].training_job_status = "InProgress"
+
+    told = said(capsys, "endpoint", str(home), "--yes", *PLACE)
+    assert "nothing while nobody asks" in told
+    assert "'label': 'positive'" in told
+    assert "the endpoint is deleted" in told
+
+    stand(aws, "forgotten", project="distilling-bert", owner=cloud.owner())
+    told = said(capsys, "clean", "--region", "us-east-1", "--s3")
+    assert f"training_job {labelling}" in told
+    assert "1.41 USD an hour" in told
+    assert "endpoint forgotten" in told
+    assert "anns" not in told
+    assert len(re.findall(r"files s3://mine/distilling-bert/\S+ .* MB", told)) == 1, "the second job read the first's"
+    told = said(capsys, "clean", labelling, "--yes", "--region", "us-east-1")
+    assert told.count("deleted or stopped") == 1
+    assert main(["sagemaker", "clean", "anns", "--yes", "--region", "us-east-1"]) == 2
+    assert "is called anns" in capsys.readouterr().err
+    jobs[labelling].training_job_status = "Stopped"
+    told = said(capsys, "clean", "--yes", "--s3", "--region", "us-east-1")
+    assert "3 more are others'" in told
+    assert "nothing of" in said(capsys, "clean", "--s3", "--region", "us-east-1")
+    asked = set(calls)
+    assert [model["ModelName"] for model in aws.client("sagemaker").list_models()["Models"]] == ["anns"]
+    left = aws.client("s3").list_objects_v2(Bucket="mine").get("Contents", [])
+    assert {item["Key"] for item in left} == {"model.tar.gz"}, "the rehearsal's, which is no job's"
+
+    known = {call.operation for call in rights.CALLS}
+    assert asked - known == set(), "calls that the table lacks"
+    only_elsewhere = {"s3 CreateBucket", "s3 ListObjectsV2"}  # the SDK's, for a bucket or a prefix that is not named
+    assert known - asked == only_elsewhere, "calls that nobody makes"
+
+
+def test_the_policies_allow_the_calls_and_name_no_right_that_is_none():
+    policies = rights.user_policy("sagemaker-mine"), rights.role_policy("sagemaker-mine")
+    allowed = {right for policy in policies for statement in policy["Statement"] for right in statement["Action"]}
+    for call in rights.CALLS:
+        assert call.right in allowed or ":" not in call.right, call
+    session = botocore.session.get_session()
+    services = {"servicequotas": "service-quotas", "tag": "resourcegroupstaggingapi"}
+    not_operations = {
+        "s3:ListBucket",
+        "s3:ListAllMyBuckets",
+        "iam:PassRole",
+        "sagemaker:InvokeEndpoint",
+    }  # rights of another name
+    for right in allowed - not_operations:
+        service, _, operation = right.partition(":")
+        names = session.get_service_model(services.get(service, service)).operation_names
+        names = [*names, "DeleteObject", "GetBucketLocation"]
+        assert operation in names, right
+    assert "InvokeEndpoint" in session.get_service_model("sagemaker-runtime").operation_names
+
+
+def test_nobody_may_end_what_does_not_carry_the_projects_tag():
+    for statement in rights.user_policy("b")["Statement"]:
+        if any(action.startswith(("sagemaker:Delete", "sagemaker:Stop")) for action in statement["Action"]):
+            assert statement["Condition"] == {"StringEquals": {"aws:ResourceTag/project": "distilling-bert"}}
+        if "iam:PassRole" in statement["Action"]:
+            assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+
+
+def test_rights_are_written_and_said_how_they_are_used(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = said(capsys, "rights", "--bucket", "sagemaker-mine", "--region", "eu-west-1")
+    for name in ("trust", "role", "user"):
+        policy = json.loads((tmp_path / "sagemaker-rights" / f"{name}.json").read_text())
+        assert policy["Version"] == "2012-10-17"
+        assert f"file://sagemaker-rights/{name}.json" in told
+    assert "arn:aws:s3:::sagemaker-mine/*" in (tmp_path / "sagemaker-rights" / "role.json").read_text()
+    assert "s3 mb s3://sagemaker-mine --region eu-west-1" in told
+    assert "'ml.g5.xlarge for training job usage'" in told
+    said(capsys, "rights", code=2)
+
+
+def test_the_table_of_calls_is_complete_markdown():
+    lines = sagemaker.calls_table()
+    assert {line.count("|") for line in lines} == {5}
+    assert len(lines) == 2 + len(rights.CALLS)
