@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -15,6 +16,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from kdhelpers.errors import UserError
 from kdhelpers.settings import PRECISIONS
+
+LONGEST_WAIT = timedelta(days=28)  # as long as a job on SageMaker can be
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,11 @@ def attention_options() -> dict[str, str]:
 
 
 def processes() -> PartialState:
-    """The processes that torchrun started, to wait for one another; on a CPU accelerate sees one unless it is told."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+    """The processes that torchrun started, to wait for one another; on a CPU accelerate sees one unless it is told.
+
+    They wait for as long as the first one reads, or trains, alone: NCCL would give up after ten minutes.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
 
 
 def end_processes() -> None:

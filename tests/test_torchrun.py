@@ -44,6 +44,11 @@ def test_processes_on_a_cpu_wait_for_the_first(done, folder):
     assert [(folder / f"waited-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
 
 
+def test_they_wait_for_as_long_as_a_teacher_may_read(done, folder):
+    """NCCL's own limit is ten minutes: a corpus that takes the first process longer would end the job."""
+    assert [(folder / f"limit-{rank}").read_text() for rank in (0, 1)] == ["28", "28"]
+
+
 def test_two_processes_are_one_with_the_same_global_batch(done, folder):
     together = json.loads((folder / "losses-0.json").read_text())
     assert len(together) == 4

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from datasets import load_from_disk
 from transformers import AutoTokenizer, DataCollatorWithPadding, set_seed
 
@@ -25,6 +26,8 @@ def wait(folder: Path, rank: str) -> None:
             time.sleep(1)
             mark.touch()
         (folder / f"waited-{rank}").write_text(str(mark.is_file()))
+    group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+    (folder / f"limit-{rank}").write_text(str(group.options._timeout.days))
 
 
 def losses(folder: Path, batch_size: int) -> list[float]:

@@ -33,6 +33,9 @@ on AWS:
 plan, check, rehearse, launch and label take the job's options (COMMAND --help) and every option of distill."""
 
 FLAG = {"action": "store_true"}
+YES = FLAG | {"help": "do it; without it the command says what it would do"}
+FOLLOW = FLAG | {"help": "wait for the job's end, with a line whenever its state changes"}
+HOME = {"help": "where the student is brought home to"}
 OWN: dict[str, dict[str, dict]] = {
     "plan": {},
     "check": {},
@@ -43,15 +46,16 @@ OWN: dict[str, dict[str, dict]] = {
     },
     "rights": {"--output": {"default": "sagemaker-rights", "help": "folder (default: %(default)s)"}},
     "launch": {
-        "--yes": FLAG, "--follow": FLAG, "--output": {"help": "where the student is brought home to"},
+        "--yes": YES, "--follow": FOLLOW, "--output": HOME,
         "--from": {"dest": "job", "metavar": "JOB", "help": "go on with a stopped job, with all it was sent"},
     },
-    "label": {"--yes": FLAG, "--follow": FLAG},
-    "status": {"job": {}, "--follow": FLAG, "--output": {}, "--price": {"type": float}},
-    "endpoint": {"model": {}, "--yes": FLAG,
+    "label": {"--yes": YES, "--follow": FOLLOW},
+    "status": {"job": {"metavar": "JOB"}, "--follow": FOLLOW, "--output": HOME,
+               "--price": {"type": float, "help": "USD an hour of the machine"}},
+    "endpoint": {"model": {"help": "the output folder of a run, or of an export"}, "--yes": YES,
                  "--instance": {"help": "a machine that stands until it is deleted (default: serverless)"},
                  "--text": {"nargs": "+", "default": ["A wonderful film."]}},
-    "clean": {"names": {"nargs": "*", "metavar": "NAME", "help": "only these"}, "--yes": FLAG,
+    "clean": {"names": {"nargs": "*", "metavar": "NAME", "help": "only these"}, "--yes": YES,
               "--s3": FLAG | {"help": "also what jobs that are over have in S3"},
               "--everybody": FLAG | {"help": "the others', too"}, "--owner": {"help": "whose (default: yours)"}},
 }  # fmt: skip
@@ -71,7 +75,8 @@ def _parser(command: str) -> Parser:
         if "help" in field.metadata and (command in PLANNED or field.name in PLACES.get(command, ("region",))):
             kind: dict = FLAG if field.default is False else {}
             names = ("--logits", "--answers") if field.name == "logits" else (dashed(field.name),)
-            parser.add_argument(*names, default=None, help=field.metadata["help"], **kind)
+            known = "" if field.default in (None, False) or field.name == "region" else f" (default: {field.default})"
+            parser.add_argument(*names, default=None, help=field.metadata["help"].rstrip(".") + known, **kind)
     return parser
 
 
@@ -121,6 +126,10 @@ def _rights(options: Namespace) -> list[str]:
 
 
 def _go_on(options: Namespace) -> list[str]:
+    fields = [field.name for field in dataclasses.fields(JobPlan) if field.name not in ("region", "max_minutes")]
+    given = [dashed(name) for name in fields if getattr(options, name, None) is not None]
+    if given:
+        raise UserError(f"--from JOB goes on with the plan of that job: leave out {', '.join(given)}")
     region = sagemaker.find_region(options.region)
     minutes = None if options.max_minutes is None else JobPlan(max_minutes=options.max_minutes).max_minutes
     if not options.yes:

@@ -37,6 +37,7 @@ def label_shards(prepared: Prepared, folder: Path, shard_rows: int, rank: int = 
         partial = path.with_name(f".{path.name}.{rank}.npy")
         np.save(partial, models.predict_logits(prepared.teacher, part, prepared.teacher_tokenizer, prepared.machine))
         os.replace(partial, path)
+        log.info("shard %s labelled", path.stem)
     return len(missing)
 
 

@@ -23,22 +23,22 @@ class Call(NamedTuple):
     cost: str = ""
 
 
-JOBS, ALL = "launch, label", "launch, label, endpoint, clean"
+JOBS, MAKE = "launch, label", "launch, label, endpoint"
 CALLS = (
-    Call("sts GetCallerIdentity", "none is needed", ALL),
+    Call("sts GetCallerIdentity", "none is needed", MAKE + ", clean"),
     Call("iam SimulatePrincipalPolicy", "none is needed", JOBS + ": the SDK, which goes on where it is refused"),
-    Call("s3 ListBuckets", "s3:ListAllMyBuckets", "launch, label, endpoint: the SDK"),
-    Call("s3 HeadBucket", "s3:ListBucket", ALL),
-    Call("s3 CreateBucket", "s3:CreateBucket", "launch, label, endpoint, where SageMaker's bucket is missing"),
-    Call("s3 PutObject", "s3:PutObject", "launch, label, endpoint", "cents a month until clean --s3"),
-    Call("s3 ListObjectsV2", "s3:ListBucket", "launch, label, endpoint, with an administrator's prefix"),
+    Call("s3 ListBuckets", "s3:ListAllMyBuckets", MAKE + ": the SDK"),
+    Call("s3 HeadBucket", "s3:ListBucket", MAKE),
+    Call("s3 CreateBucket", "s3:CreateBucket", MAKE + ", where SageMaker's bucket is missing"),
+    Call("s3 PutObject", "s3:PutObject", MAKE, "cents a month until clean --s3"),
+    Call("s3 ListObjectsV2", "s3:ListBucket", MAKE + ", with an administrator's prefix"),
     Call("s3 ListObjects", "s3:ListBucket", "clean --s3, endpoint"),
     Call("s3 DeleteObjects", "s3:DeleteObject", "clean --s3, endpoint"),
     Call("s3 HeadObject", "s3:GetObject", "status --output"),
     Call("s3 GetObject", "s3:GetObject", "status --output", "traffic out of AWS: cents a GB"),
     Call("service-quotas ListServiceQuotas", "servicequotas:ListServiceQuotas", JOBS + "; left out where refused"),
     Call("sagemaker CreateTrainingJob", "sagemaker:CreateTrainingJob", JOBS, "the machines, by time"),
-    Call("sagemaker DescribeTrainingJob", "sagemaker:DescribeTrainingJob", "launch, status, clean"),
+    Call("sagemaker DescribeTrainingJob", "sagemaker:DescribeTrainingJob", JOBS + ", status, clean"),
     Call("sagemaker ListTags", "sagemaker:ListTags", "status"),
     Call("sagemaker ListTrainingJobs", "sagemaker:ListTrainingJobs", "clean"),
     Call("sagemaker StopTrainingJob", "sagemaker:StopTrainingJob", "clean --yes"),

@@ -1,9 +1,11 @@
 """How this machine stands: what is here, what is missing, and what each lack means."""
 
+import json
 import logging
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import tomllib
 import urllib.error
@@ -24,6 +26,7 @@ from kdhelpers.settings import recipe, settings_from
 from kdhelpers.workshop.kit import three_class_files
 
 log = logging.getLogger(__name__)
+STUDIO = Path("/opt/ml/metadata/resource-metadata.json")  # what a space of SageMaker Studio says of itself
 
 
 class Finding(NamedTuple):
@@ -91,9 +94,20 @@ def _machine() -> Iterator[Finding]:
     yield finding("cores", cores > 1, f"{cores}, threads of PyTorch: {torch.get_num_threads()}")
     memory = psutil.virtual_memory().total / 2**30
     yield finding("memory", memory >= 3.5, f"{memory:.0f} GiB", ": 4 GiB are wanted")
+    yield from _studio()
     machine = runtime.this_machine()
     slow = " (no fast bf16 here: training takes about twice as long)"
     yield finding("training", machine.precision != "fp32", f"on {machine.device} in {machine.precision}", slow)
+
+
+def _studio() -> Iterator[Finding]:
+    """In SageMaker Studio: whether this is a kernel of its own. Its base environment has other versions."""
+    if STUDIO.is_file():
+        facts = json.loads(STUDIO.read_text(encoding="utf-8"))
+        space = f"space {facts.get('SpaceName') or facts.get('ResourceName') or 'of yours'}"
+        own = sys.prefix != sys.base_prefix
+        base = ", in Studio's own environment: run make studio in a terminal, and choose its kernel"
+        yield finding("Studio", own, f"{space}, a kernel of its own" if own else space, base)
 
 
 def _caches() -> Iterator[Finding]:

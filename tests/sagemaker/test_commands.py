@@ -23,6 +23,12 @@ REGION = ["--region", "us-east-1"]
         (["check", "--recipe", "sst2", "--alpha", "7"], "alpha"),
         (["endpoint", "run"], "repeat the command with --yes"),
         (["plan", "--tag", "team"], "NAME=VALUE"),
+        (["plan", "--env", "A"], "NAME=VALUE"),
+        (["launch", "--from", "job", "--temperature", "3"], "leave out --temperature"),
+        (["launch", "--from", "job", "--spot", "--role", "r"], "leave out --spot, --role"),
+        (["launch", "--from", "job"], "repeat the command with --yes"),
+        (["label", "--recipe", "sst2", "--instances", "0"], "--instances 0"),
+        (["endpoint", "run", "--instance", "ml.g4dn.xlarge"], "a GPU would idle"),
     ],
 )
 def test_a_mistake_is_answered_in_one_sentence(command, words, capsys):
@@ -35,7 +41,7 @@ def test_a_mistake_is_answered_in_one_sentence(command, words, capsys):
 def test_every_command_has_its_help(capsys):
     assert main(["sagemaker"]) == 0
     said = capsys.readouterr().out
-    for command in ("plan", "check", "rehearse", "launch", "status", "endpoint", "clean"):
+    for command in ("plan", "check", "rehearse", "rights", "launch", "label", "status", "endpoint", "clean"):
         assert f"\n  {command}" in said
         with pytest.raises(SystemExit):
             main(["sagemaker", command, "--help"])

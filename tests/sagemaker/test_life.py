@@ -14,17 +14,18 @@ from kdhelpers.sagemaker import cloud, rights
 from tests.sagemaker.conftest import ROLE, as_argv, stand
 from tests.sagemaker.test_cloud import deliver
 
+COMMAND = [""]  # the one that is being run
 PLACE = ["--role", ROLE, "--bucket", "mine"]
 
 
 @pytest.fixture
 def calls(aws, monkeypatch):
-    """What is asked of AWS from here on: "service Operation"."""
-    made, inside, send = set(), [], botocore.client.BaseClient._make_api_call
+    """What is asked of AWS from here on, and by which command: {"service Operation": {"launch", ...}}."""
+    made, inside, send = {}, [], botocore.client.BaseClient._make_api_call
 
     def record(client, name, parameters):
         if not inside:  # what the fake itself asks of moto does not count
-            made.add(f"{client.meta.service_model.service_name} {name}")
+            made.setdefault(f"{client.meta.service_model.service_name} {name}", set()).add(COMMAND[0])
         if name == "InvokeEndpoint":  # moto answers with what it was given
             answers = [{"label": "positive", "score": 1.0}] * len(json.loads(parameters["Body"])["inputs"])
             return {"Body": Answer(json.dumps(answers))}
@@ -45,6 +46,7 @@ class Answer(str):
 
 
 def said(capsys, *command, code=0):
+    COMMAND[0] = command[0]
     assert main(["sagemaker", *command]) == code, capsys.readouterr().err
     return capsys.readouterr().out
 
@@ -52,19 +54,19 @@ def said(capsys, *command, code=0):
 def test_from_a_plan_to_an_empty_account(aws, calls, plan, rehearsed, tmp_path, capsys, monkeypatch):
     jobs = sagemaker_backends["123456789012"]["us-east-1"].training_jobs
     stand(aws, "anns", project="distilling-bert", owner="user/ann")
+    # moto's jobs leave nothing: what one would have left is a rehearsal's
+    left, describe = deliver(aws, rehearsed[0].model), cloud.describe
+    monkeypatch.setattr(cloud, "describe", lambda *given: describe(*given) | left)
     calls.clear()
     said(capsys, "plan", *as_argv(plan))
     said(capsys, "check", *as_argv(plan))
-    assert calls == set(), "neither needs AWS"
+    assert calls == {}, "neither needs AWS"
 
     told = said(capsys, "launch", "--yes", *PLACE, "--spot", "--max-wait-minutes", "60", *as_argv(plan))
     name = re.search(r"launched (\S+)", told)[1]
     jobs[name].training_job_status = "Stopped"
     told = said(capsys, "launch", "--from", name, "--max-minutes", "90", "--yes", "--region", "us-east-1")
     again = re.search(r"launched (\S+),", told)[1]
-    # moto's jobs leave nothing: what this one would have left is a rehearsal's
-    describe = cloud.describe
-    monkeypatch.setattr(cloud, "describe", lambda *given: describe(*given) | deliver(aws, rehearsed[0].model))
     home = tmp_path / "home"
     told = said(capsys, "status", again, "--follow", "--output", str(home), "--region", "us-east-1")
     assert f"brought home to {home}" in told
@@ -93,15 +95,17 @@ def test_from_a_plan_to_an_empty_account(aws, calls, plan, rehearsed, tmp_path, 
     told = said(capsys, "clean", "--yes", "--s3", "--region", "us-east-1")
     assert "3 more are others'" in told
     assert "nothing of" in said(capsys, "clean", "--s3", "--region", "us-east-1")
-    asked = set(calls)
+    asked = {operation: set(commands) for operation, commands in calls.items()}
     assert [model["ModelName"] for model in aws.client("sagemaker").list_models()["Models"]] == ["anns"]
     left = aws.client("s3").list_objects_v2(Bucket="mine").get("Contents", [])
     assert {item["Key"] for item in left} == {"model.tar.gz"}, "the rehearsal's, which is no job's"
 
-    known = {call.operation for call in rights.CALLS}
-    assert asked - known == set(), "calls that the table lacks"
-    only_elsewhere = {"s3 CreateBucket", "s3 ListObjectsV2"}  # the SDK's, for a bucket or a prefix that is not named
-    assert known - asked == only_elsewhere, "calls that nobody makes"
+    known = {call.operation: call.commands for call in rights.CALLS}
+    assert asked.keys() - known.keys() == set(), "calls that the table lacks"
+    only_elsewhere = {"s3 CreateBucket", "s3 ListObjectsV2"}  # the SDK's, for a bucket or prefix that is not named
+    assert known.keys() - asked.keys() == only_elsewhere, "calls that nobody makes"
+    for operation, commands in asked.items():
+        assert commands <= set(re.findall(r"\w+", known[operation])), operation
 
 
 def test_the_policies_allow_the_calls_and_name_no_right_that_is_none():

@@ -133,3 +133,40 @@ def test_what_cannot_be_rehearsed_is_refused(plan, tmp_path):
         rehearse.stage(plan, tmp_path / "a b")
     with pytest.raises(UserError, match="reads nothing from S3"):
         rehearse.stage(with_options(plan, train="s3://mine/corpus.csv"), tmp_path / "job")
+
+
+def test_four_machines_label_one_is_lost_and_a_student_learns_from_their_shards(plan, tmp_path):
+    """The SDK's own driver on each; they share the checkpoint folder as they share S3."""
+    label, fleet = replace(plan, stage="label", instances=4, shard_rows=2), tmp_path / "fleet"
+
+    def shards():
+        return {path.name: path.stat().st_mtime_ns for path in fleet.glob("checkpoints/shards-*/[0-9]*.npy")}
+
+    rehearse.stage(label, tmp_path / "lost", "algo-2", fleet / "checkpoints")
+    lost = rehearse.run(tmp_path / "lost", say=lambda line: "stop" if line.startswith("shard") else None)
+    before = shards()
+    assert lost.exit_code != 0
+    assert 0 < len(before) < 32, "killed in the middle of its 128 / 4 shards"
+    done = sagemaker.rehearse(label, fleet)
+    assert done.model == fleet / "algo-1" / "ml" / "model"
+    after = shards()
+    assert len(after) == 128
+    assert before.items() <= after.items(), "what was labelled is not labelled again"
+    lines = []
+    delivered = done.model.parent / "checkpoints"
+    trained = sagemaker.rehearse(replace(plan, logits=str(delivered)), tmp_path / "train", say=lines.append)
+    assert any("128 shards of 2 rows joined" in line for line in lines)
+    assert any("256 rows: from the cache" in line for line in lines)
+    assert trained.metrics()["student"]["test_accuracy"] > 0.9
+
+
+def test_a_job_without_a_network_is_rehearsed_without_one(staged, monkeypatch):
+    request = json.loads((staged / "request.json").read_text())
+    assert request["EnableNetworkIsolation"] is True
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
+    with monkeypatch.context() as patch:
+        patch.setattr(rehearse, "ONLY_THE_UPLOADED_CODE", "")  # the tests' own guard would be first
+        environment = rehearse.container_environment(request, staged, sys.executable)
+        done = subprocess.run([staged / "bin" / "python3", "-c", code], env=environment, capture_output=True, text=True)
+    rehearse.container_environment(request, staged, sys.executable)
+    assert "the container has no network" in done.stderr

@@ -12,10 +12,10 @@ from textwrap import fill
 
 import pandas as pd
 
-from kdhelpers import experiments
+from kdhelpers import experiments, sagemaker
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "notebooks" / "RESULTS.md")
+PAGES = (ROOT / "README.md", ROOT / "notebooks" / "RESULTS.md", ROOT / "notebooks" / "AWS.md")
 BLOCK = re.compile(r"(<!-- from the record: (\w+) -->\n).*?(<!-- end -->)", flags=re.S)
 STUDENT, CONTROL, TEACHER = "+ logits on all texts", "labels only", "teacher"
 PAIRS = (
@@ -91,9 +91,14 @@ def pairs(runs: pd.DataFrame) -> str:
     return fenced(*(line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()))
 
 
+def aws_calls(runs: pd.DataFrame) -> str:
+    """What the commands ask of AWS: this comes from the package, not from the runs."""
+    return "\n".join(sagemaker.calls_table()) + "\n"
+
+
 MADE: dict[str, Callable[[pd.DataFrame], str]] = {
     "headline": headline, "ablation": ablation, "seeds": seeds, "pairs": pairs, "sizes": sizes,
-    "small_pairs": small_pairs,
+    "small_pairs": small_pairs, "aws_calls": aws_calls,
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The doctor on machines that are not like this one."""
 
 import re
+import sys
 from importlib import metadata
 
 import nbformat
@@ -123,3 +124,16 @@ def test_every_student_that_a_notebook_reads_is_made_beforehand(monkeypatch):
     workshop.fill_caches()
     assert set(made) == wanted
     assert [settings.name for settings in prepared] == ["movie-snippets", "files"]
+
+
+def test_in_studio_the_doctor_says_which_kernel_this_is(machine, monkeypatch):
+    """`workshop.doctor` is the function; its module is found by its name."""
+    module, facts = sys.modules[workshop.doctor.__module__], machine / "resource-metadata.json"
+    assert "Studio" not in {finding.name for finding in workshop.doctor()}
+    facts.write_text('{"DomainId": "d-1", "SpaceName": "ann"}')
+    monkeypatch.setattr(module, "STUDIO", facts)
+    monkeypatch.setattr(module.sys, "prefix", module.sys.base_prefix)
+    assert found("Studio").level == "note"
+    assert "make studio" in found("Studio").text
+    monkeypatch.setattr(module.sys, "prefix", str(machine / "distilling"))
+    assert found("Studio") == ("ok", "Studio", "space ann, a kernel of its own")
