@@ -98,3 +98,21 @@ def test_a_former_target_still_works_and_says_its_new_name(make):
     done = subprocess.run([*make, "ladder"], capture_output=True, text=True, check=True)
     assert [line for line in asked(done.stdout) if "kdhelpers ablation" in line]
     assert "make ablation" in done.stdout
+
+
+def test_studio_gets_a_kernel_of_its_own_without_cuda_and_without_a_cache(make, tmp_path):
+    home = [f"STUDIO={tmp_path / 'distilling'}", f"HOME={tmp_path}"]
+    done = subprocess.run([*make, *home, "studio"], capture_output=True, text=True, check=True)
+    _, torch, rest, package, kernel, doctor = asked(done.stdout)
+    assert "--index-url https://download.pytorch.org/whl/cpu torch==" in torch
+    assert all("--no-cache-dir" in line for line in (torch, rest, package))
+    assert "--requirement requirements.txt" in rest
+    assert "--editable" in package
+    assert "ipykernel install --user --name distilling" in kernel
+    assert doctor == "-m kdhelpers doctor"
+    assert done.stdout.index("asked: -c import shutil") < done.stdout.index("asked: -m pip"), "room is looked at first"
+    assert "choose the kernel" in done.stdout
+    again = subprocess.run(
+        [*make, *home, "TORCH_INDEX=elsewhere", "studio"], capture_output=True, text=True, check=True
+    )
+    assert "--index-url elsewhere" in again.stdout

@@ -49,7 +49,7 @@ def test_a_command_is_understood_up_to_its_last_word(where, line, capsys, monkey
     """With an unknown option behind it, a command is refused for that option alone, and nothing is run."""
     from kdhelpers import sagemaker
 
-    monkeypatch.setattr(sagemaker, "image_python", lambda: sys.executable, raising=False)
+    monkeypatch.setattr(sagemaker, "image_python", lambda image: sys.executable, raising=False)
     command, *words = shlex.split(line)
     if "--help" in words:
         assert main([command, "--help"]) == 0

@@ -5,6 +5,11 @@ from pathlib import Path
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
+TITLES = {
+    "embeddings": "Word embeddings frozen or trained",
+    "all labels": "Every label known, to the teacher, too",
+}
+
 
 def main(argv: list[str]) -> None:
     """Run what the file does not hold yet, and print all of it. Raises UserError for options that make no sense."""
@@ -12,7 +17,8 @@ def main(argv: list[str]) -> None:
 
     groups = experiments.GROUPS
     parser = Parser(prog="python -m kdhelpers ablation", description=__doc__)
-    which = f"which variants: {', '.join(groups)}; the last, with a large teacher, has to be asked for"
+    asked = [name for name in groups if name not in experiments.MAIN_GROUPS]
+    which = f"which variants: {', '.join(groups)}; {', '.join(asked)} have to be asked for"
     parser.add_argument("--groups", nargs="+", default=experiments.MAIN_GROUPS, help=which)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 42 on (default 3)")
     parser.add_argument("--output", default="runs/ablation.csv", help="the file that holds a row a run")
@@ -28,7 +34,15 @@ def main(argv: list[str]) -> None:
         print((100 * experiments.sizes(runs)).round(1).to_string(na_rep=""))
         large = 100 * runs[runs["variant"] == "MPNet teacher"]["test_accuracy"].mean()
         print(f"MPNet itself: {large:.1f}; MiniLM's teacher is the table's 6 layers on labels.")
+    for group, title in TITLES.items():
+        rows = runs[runs["group"] == group]
+        if len(rows):
+            print(f"\n{title} (mean test accuracy in %, seconds of training, seeds).")
+            shown = rows.groupby("variant", sort=False)[["test_accuracy", "seconds"]].mean().mul([100, 1]).round(1)
+            print(shown.assign(seeds=rows.groupby("variant").size()).to_string(na_rep=""))
     if options.figure:
         from kdhelpers.workshop import figures
 
-        figures.save(figures.ablation(experiments.summary(runs[runs["group"] != "small"]), runs), Path(options.figure))
+        figures.save(
+            figures.ablation(experiments.summary(experiments.of_main_groups(runs)), runs), Path(options.figure)
+        )

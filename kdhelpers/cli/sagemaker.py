@@ -13,7 +13,7 @@ from kdhelpers import sagemaker
 from kdhelpers.cli.parsing import Parser, options_of, read_options
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import JobPlan
-from kdhelpers.settings import OPTIONS, OTHER_NAMES, dashed, nearest, trainer_kinds
+from kdhelpers.settings import OPTIONS, OTHER_NAMES, dashed, nearest, settings_from, trainer_kinds
 from kdhelpers.storage import require_free
 
 USAGE = """usage: python -m kdhelpers sagemaker COMMAND [options]
@@ -237,6 +237,7 @@ def main(argv: list[str]) -> None:
     options, unknown = parser.parse_known_args(rest)
     hyperparameters = read_options(unknown)
     if command == "launch" and options.job:
+        settings_from(hyperparameters)  # what is misspelt is said first
         if hyperparameters:
             raise UserError(f"--from JOB goes on with what it was sent: leave out --{', --'.join(hyperparameters)}")
         print(*_go_on(options), sep="\n")

@@ -6,6 +6,7 @@ from kdhelpers.experiments.ablation import (
     OF_THE_NOTEBOOKS,
     Variant,
     main_table,
+    of_main_groups,
     paired_over_seeds,
     recorded,
     right_rows,
@@ -18,6 +19,6 @@ from kdhelpers.experiments.ablation import (
 from kdhelpers.experiments.search import search, search_table
 
 __all__ = [
-    "GROUPS", "MAIN_GROUPS", "OF_THE_NOTEBOOKS", "Variant", "main_table", "paired_over_seeds", "recorded",
-    "right_rows", "run_ablation", "search", "search_table", "sizes", "student", "summary", "variant",
+    "GROUPS", "MAIN_GROUPS", "OF_THE_NOTEBOOKS", "Variant", "main_table", "of_main_groups", "paired_over_seeds",
+    "recorded", "right_rows", "run_ablation", "search", "search_table", "sizes", "student", "summary", "variant",
 ]  # fmt: skip

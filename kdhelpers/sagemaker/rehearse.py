@@ -92,13 +92,7 @@ def stage(plan: JobPlan, folder: Path, host: str = "algo-1", checkpoints: Path |
     for path in channels(plan).values():
         if isinstance(path, str):
             raise UserError(f"a rehearsal reads nothing from S3: copy some of {path} here, and name that")
-    ml = folder / "ml"
-    for name in ("input/config", "input/data", "model", "output/data"):
-        (ml / name).mkdir(parents=True, exist_ok=True)
-    if checkpoints:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        (ml / "checkpoints").symlink_to(checkpoints.resolve())
-    (ml / "checkpoints").mkdir(exist_ok=True)
+    ml = _container_folders(folder / "ml", checkpoints)
 
     def deliver(path: Path, channel: str) -> None:
         place = ml / "input" / "data" / channel
@@ -122,6 +116,16 @@ def stage(plan: JobPlan, folder: Path, host: str = "algo-1", checkpoints: Path |
         (ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     (folder / "request.json").write_text(json.dumps(request, indent=1), encoding="utf-8")
     return request
+
+
+def _container_folders(ml: Path, checkpoints: Path | None) -> Path:
+    for name in ("input/config", "input/data", "model", "output/data"):
+        (ml / name).mkdir(parents=True, exist_ok=True)
+    if checkpoints:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (ml / "checkpoints").symlink_to(checkpoints.resolve())
+    (ml / "checkpoints").mkdir(exist_ok=True)
+    return ml
 
 
 def hosts(plan: JobPlan) -> list[str]:

@@ -21,7 +21,7 @@ def test_a_complete_file_is_printed_and_trains_nothing(runs, capsys):
     said = capsys.readouterr().out
     assert "0 of 51 students" in said
     runs_of = experiments.recorded()
-    for name in runs_of[runs_of["group"] != "small"]["variant"].unique():
+    for name in experiments.of_main_groups(runs_of)["variant"].unique():
         assert name in said
     assert [line.split()[-1] for line in said.splitlines() if line.startswith(("TF-IDF ", "6 layers "))] == [
         "81.8",

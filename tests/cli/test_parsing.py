@@ -95,7 +95,7 @@ def test_help_is_made_of_the_options_themselves(capsys):
     assert OTHER_NAMES["states"] == "hidden_states", "former names still work, and need no line"
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"export", "benchmark"}))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_help(command, capsys):
     with contextlib.suppress(SystemExit):
         main([command, "--help"])
