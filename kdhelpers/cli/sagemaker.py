@@ -101,7 +101,8 @@ def _plan(plan: JobPlan, options: Namespace) -> list[str]:
 
 
 def _check(plan: JobPlan, options: Namespace) -> list[str]:
-    return [f"AWS would take this request: {len(sagemaker.check(plan))} fields."]
+    sagemaker.check(plan)
+    return ["Nothing in this request is refused, by AWS's own description of it or by the training script's checks."]
 
 
 def _rehearse(plan: JobPlan, options: Namespace) -> list[str]:
@@ -132,9 +133,15 @@ def _go_on(options: Namespace) -> list[str]:
         raise UserError(f"--from JOB goes on with the plan of that job: leave out {', '.join(given)}")
     region = sagemaker.find_region(options.region)
     minutes = None if options.max_minutes is None else JobPlan(max_minutes=options.max_minutes).max_minutes
+    request = sagemaker.again(options.job, region, minutes)
+    machines, limit = request["ResourceConfig"], request["StoppingCondition"]["MaxRuntimeInSeconds"] // 60
+    instance, count = machines.get("InstanceType", ""), machines.get("InstanceCount", 1)
+    most = sagemaker.most_expensive(JobPlan(instance=instance, instances=count, max_minutes=limit))
+    cost = "its price is not in the table" if most is None else f"at most {most:.2f} USD"
+    print(f"goes on with {options.job}: {count} x {instance}, stopped after {limit} minutes, {cost}", flush=True)
     if not options.yes:
         raise UserError("nothing was launched: repeat the command with --yes to go on with, and pay for, this job")
-    name = sagemaker.go_on(options.job, region, minutes)
+    name = sagemaker.go_on(request, region)
     print(f"launched {name}, which goes on where {options.job} stopped", flush=True)
     if options.follow or options.output:
         return _status(Namespace(**vars(options) | {"job": name, "follow": True, "region": region}))
@@ -205,6 +212,10 @@ def _clean(options: Namespace) -> list[str]:
         sagemaker.clean(found, region)
     done = "deleted or stopped" if options.yes else "found (--yes deletes)"
     lines = [f"{done}: {item}" for item in found] or [f"nothing of {me} is left in {region}"]
+    if "/" in me and me.count("/") == 1 and me.startswith("assumed-role/"):
+        lines.append(f"note: everybody who signs in as {me} counts as you; name what is yours")
+    if options.s3 and options.yes and any(item.kind == "training_job" for item in found):
+        lines.append("the files of a job that is being stopped stay for now: repeat this when it has stopped")
     others = len(everything) - len(sagemaker.mine(everything, region, me))
     if others and not options.everybody:
         lines.append(f"{others} more are others' (--everybody means them, too)")
@@ -214,9 +225,10 @@ def _clean(options: Namespace) -> list[str]:
 PLANNED = {"plan": _plan, "check": _check, "rehearse": _rehearse, "launch": _launch, "label": _label}
 OTHERS = {"rights": _rights, "status": _status, "endpoint": _endpoint, "clean": _clean}
 NETWORK = ("subnets", "security_groups", "kms_key", "network_isolation")
-PLACES = {
+COUNTS = ("instance", "instances", "spot", "keep_alive_minutes")
+PLACES: dict[str, tuple[str, ...]] = {
     "endpoint": ("region", "role", "bucket", "name", *NETWORK),
-    "rights": ("region", "bucket", "instance", "spot"),
+    "rights": ("region", "bucket", *COUNTS, "subnets", "kms_key", "mlflow"),
 }
 
 

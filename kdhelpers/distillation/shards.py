@@ -56,7 +56,9 @@ def join_delivered(source: Path, cache: Path) -> list[str]:
         _, name, shard_rows = folder.name.split("-")
         counts = {path.stem.split("-of-")[1] for path in folder.glob("[0-9]*-of-*.npy")}
         paths = [folder / f"{index:05d}-of-{count}.npy" for count in counts for index in range(int(count))]
-        if len(counts) == 1 and join_shards(paths, cache / name):
+        if (cache / name).is_dir():  # by another process of this machine, a moment ago
+            joined.append(name)
+        elif len(counts) == 1 and join_shards(paths, cache / name):
             joined.append(name)
             log.info("the teacher's answers, labelled before: %d shards of %s rows joined", len(paths), shard_rows)
     return joined
@@ -86,5 +88,5 @@ def label(settings: RunSettings, output: Path, shard_rows: int, rank: int = 0, w
     if joined:
         log.info("all %d rows are labelled, for every later distill with this teacher", len(rows))
     elif rank == 0:
-        log.info("not joined: shards are missing in %s; run this once more when all are there", folder)
+        log.info("shards that are not in %s are joined where they are read, or when this is run once more", folder)
     return joined

@@ -5,6 +5,7 @@ A large corpus is read shard by shard, by any number of processes on any number 
 
 import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdhelpers import data, models
 from kdhelpers.data import TEACHER_LOGITS
+from kdhelpers.errors import UserError
 from kdhelpers.runtime import Machine
 from kdhelpers.storage import cache_home, fingerprint, write_folder
 
@@ -69,11 +71,17 @@ def add_teacher_logits(
 
     `teacher_rows` are the same rows with the teacher's own tokens. The column is cached under a fingerprint (see
     `logits_fingerprint`), so another teacher, tokenizer or maximum length never meets answers that are not its own.
-    A cache that cannot be read is made again.
+    A cache that cannot be read is made again. A job that was given answers (KD_ANSWERS=given) does not pay for a
+    second reading: UserError where they do not fit.
     """
     name = logits_fingerprint(teacher, teacher_rows, tokenizer, machine.precision)
     folder = (cache or cache_home() / "logits") / name
     column, seconds = read_cached(folder, len(rows)), 0.0
+    if column is None and os.environ.get("KD_ANSWERS") == "given":
+        raise UserError(
+            "the answers that were given are not of this run's rows: teacher, rows and their order, longest input and "
+            f"precision (here {machine.precision}) have to be those that were labelled"
+        )
     if column is None:
         started = time.perf_counter()
         column = as_column(

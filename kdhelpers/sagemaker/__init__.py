@@ -1,6 +1,16 @@
 """The same run on Amazon SageMaker: planned, checked and rehearsed at home; launched and cleaned up there."""
 
-from kdhelpers.sagemaker.cloud import bring_home, describe, find_region, follow, go_on, launch, owner, status_lines
+from kdhelpers.sagemaker.cloud import (
+    again,
+    bring_home,
+    describe,
+    find_region,
+    follow,
+    go_on,
+    launch,
+    owner,
+    status_lines,
+)
 from kdhelpers.sagemaker.endpoints import endpoint, endpoint_lines
 from kdhelpers.sagemaker.leftovers import Leftover, clean, leftovers, mine
 from kdhelpers.sagemaker.plan import PRICES, JobPlan, gpus, most_expensive, plan_lines
@@ -9,8 +19,8 @@ from kdhelpers.sagemaker.rights import CALLS, calls_table, write_rights
 from kdhelpers.sagemaker.sdk import build_trainer, check, require_sdk
 
 __all__ = [
-    "CALLS", "IMAGE_VERSIONS", "PRICES", "PROVES", "JobPlan", "Leftover", "Rehearsal", "bring_home", "build_trainer",
-    "calls_table", "check", "clean", "describe", "endpoint", "endpoint_lines", "find_region", "follow", "go_on", "gpus",
-    "image_python", "launch", "leftovers", "mine", "most_expensive", "owner", "plan_lines", "rehearse", "require_sdk",
-    "show_steps", "status_lines", "write_rights",
+    "CALLS", "IMAGE_VERSIONS", "JobPlan", "Leftover", "PRICES", "PROVES", "Rehearsal", "again", "bring_home",
+    "build_trainer", "calls_table", "check", "clean", "describe", "endpoint", "endpoint_lines", "find_region",
+    "follow", "go_on", "gpus", "image_python", "launch", "leftovers", "mine", "most_expensive", "owner",
+    "plan_lines", "rehearse", "require_sdk", "show_steps", "status_lines", "write_rights",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import sdk
-from kdhelpers.sagemaker.plan import JobPlan
+from kdhelpers.sagemaker.plan import JobPlan, quota_kinds
 from kdhelpers.sagemaker.sdk import aws_errors, explain
 from kdhelpers.storage import require_free, write_file
 
@@ -39,7 +39,7 @@ def find_role(plan: JobPlan, session: Any) -> str:
     """The role that the job runs as: the plan's, $KD_ROLE_ARN, an administrator's, or Studio's. Raises UserError."""
     from sagemaker.core.helper.session_helper import get_execution_role
 
-    role = plan.role or os.environ.get("KD_ROLE_ARN") or sdk.job_defaults(session).get("RoleArn")
+    role = plan.role or os.environ.get("KD_ROLE_ARN") or sdk.defaults(session).get("RoleArn")
     with contextlib.suppress(ValueError):
         role = role or get_execution_role(sagemaker_session=session)
     if role and "/aws-reserved/" not in role:  # what someone who logged in by SSO has: SageMaker may not assume it
@@ -60,7 +60,7 @@ def owner(region: str | None = None) -> str:
     studio = Path(session_helper.NOTEBOOK_METADATA_FILE)
     if studio.is_file():  # all of a workshop may share one role there
         facts = json.loads(studio.read_text(encoding="utf-8"))
-        name += f"/{facts.get('SpaceName') or facts.get('UserProfileName') or ''}"
+        name += f"/{facts.get('SpaceName') or facts.get('UserProfileName') or facts.get('ResourceName') or ''}"
     return re.sub(r"[^\w.:/=+@-]", "-", name)[:256]
 
 
@@ -79,19 +79,18 @@ def located(plan: JobPlan) -> tuple[JobPlan, Any]:
         return replace(plan, role=role, bucket=session.default_bucket(), tags=tags), session
 
 
-def quota(plan: JobPlan, session: Any) -> float | None:
-    """How many of the plan's machines the account may use at once for such jobs; None where AWS does not say.
+def quotas(plan: JobPlan, session: Any) -> dict[str, float]:
+    """The account's limits that such a job meets, by their names; of those that AWS tells us.
 
     `session`: boto3's. The right to look is not needed for a launch.
     """
-    kind = "spot training job" if plan.spot else "training warm pool" if plan.keep_alive_minutes else "training job"
+    names = [f"{plan.instance} for {kind} usage" for kind in quota_kinds(plan)]
+    found: dict[str, float] = {}
     pages = session.client("service-quotas").get_paginator("list_service_quotas")
     with contextlib.suppress(UserError), aws_errors():
         for page in pages.paginate(ServiceCode="sagemaker"):
-            for found in page["Quotas"]:
-                if found["QuotaName"] == f"{plan.instance} for {kind} usage":
-                    return found["Value"]
-    return None
+            found |= {one["QuotaName"]: one["Value"] for one in page["Quotas"] if one["QuotaName"] in names}
+    return found
 
 
 @aws_errors()
@@ -99,12 +98,12 @@ def launch(plan: JobPlan) -> str:
     """Upload and start the job; returns its name at once. From here on it costs money. Raises UserError."""
     sdk.check(plan)
     plan, session = located(plan)
-    allowed = quota(plan, session.boto_session)
-    if allowed is not None and allowed < plan.instances:
-        raise UserError(
-            f"nothing was uploaded: your quota for {plan.instance} is {allowed:.0f} in {plan.region}, and the job "
-            f"needs {plan.instances}: ask for more under Service Quotas, Amazon SageMaker, or take another --instance"
-        )
+    for name, value in quotas(plan, session.boto_session).items():
+        if value < plan.instances:
+            raise UserError(
+                f"nothing was uploaded: your quota '{name}' is {value:.0f} in {plan.region}, and the job needs "
+                f"{plan.instances}: ask for more under Service Quotas, Amazon SageMaker, or take another --instance"
+            )
     with sdk.quiet_sdk(), sdk.code_folder() as code:
         trainer, inputs = sdk.build_trainer(plan, session, code)
         trainer.train(input_data_config=inputs, wait=False, logs=False)
@@ -112,30 +111,41 @@ def launch(plan: JobPlan) -> str:
 
 
 @aws_errors()
-def go_on(job: str, region: str | None = None, max_minutes: int | None = None) -> str:
-    """Start a stopped or failed job once more, with all that it was sent, from its checkpoints; returns the new name.
+def again(job: str, region: str | None = None, max_minutes: int | None = None) -> dict:
+    """The request that starts a stopped or failed job once more, with all that it was sent, from its checkpoints.
 
-    `max_minutes`: its new time limit, where the old one was too short. Raises UserError for a job that still runs,
-    has come to its end, or has kept no checkpoints.
+    `max_minutes`: its new time limit, where the old one was too short. Raises UserError for a job that still runs, has
+    come to its end, has kept no checkpoints, or is gone on with already.
     """
     client, old = boto_session(region).client("sagemaker"), describe(job, region)
     if old["TrainingJobStatus"] not in ("Stopped", "Failed"):
         raise UserError(f"{job} is {old['TrainingJobStatus']}: only a stopped or failed job can go on")
     if "CheckpointConfig" not in old:
         raise UserError(f"{job} has kept no checkpoints: a job does with --spot, or with --keep-checkpoints")
+    for page in client.get_paginator("list_training_jobs").paginate(StatusEquals="InProgress"):
+        for other in page["TrainingJobSummaries"]:
+            if tags_of(client, other["TrainingJobArn"]).get("continues") == job:
+                raise UserError(f"{other['TrainingJobName']} goes on with {job} already")
     fields = client.meta.service_model.operation_model("CreateTrainingJob").input_shape.members
     request = {name: value for name, value in old.items() if name in fields}
     stem = re.sub(r"-\d{14}(-\d+)?$", "", job)
-    mine = old["Tags"] | {"owner": owner(region), "continues": job}
+    tags = {name: value for name, value in old["Tags"].items() if not name.startswith("aws:")}
+    tags |= {"owner": owner(region), "continues": job}
     request |= {"TrainingJobName": f"{stem}-{time.strftime('%Y%m%d%H%M%S')}"}
-    request |= {"Tags": [{"Key": key, "Value": value} for key, value in mine.items()]}
+    request |= {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
     if max_minutes is not None:
         limits = {"MaxRuntimeInSeconds": 60 * max_minutes}
         if "MaxWaitTimeInSeconds" in old["StoppingCondition"]:
             waited = old["StoppingCondition"]["MaxWaitTimeInSeconds"] - old["StoppingCondition"]["MaxRuntimeInSeconds"]
             limits["MaxWaitTimeInSeconds"] = 60 * max_minutes + waited
         request["StoppingCondition"] = old["StoppingCondition"] | limits
-    client.create_training_job(**request)
+    return request
+
+
+@aws_errors()
+def go_on(request: dict, region: str | None = None) -> str:
+    """Start what `again` returned; returns the new job's name. From here on it costs money."""
+    boto_session(region).client("sagemaker").create_training_job(**request)
     return request["TrainingJobName"]
 
 
@@ -144,10 +154,11 @@ def describe(job: str, region: str | None = None) -> dict:
     """What AWS knows of a job, and its tags under "Tags". Raises UserError."""
     client = boto_session(region).client("sagemaker")
     found = client.describe_training_job(TrainingJobName=job)
-    return found | {"Tags": _tags(client, found["TrainingJobArn"])}
+    return found | {"Tags": tags_of(client, found["TrainingJobArn"])}
 
 
-def _tags(client: Any, arn: str) -> dict[str, str]:
+def tags_of(client: Any, arn: str) -> dict[str, str]:
+    """The tags of something in SageMaker, by name. `client`: boto3's."""
     return {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=arn)["Tags"]}
 
 
@@ -178,13 +189,15 @@ def status_lines(job: dict, price: float | None = None) -> list[str]:
     lines = [f"{job['TrainingJobName']} {whose}: {job['TrainingJobStatus']}, {job.get('SecondaryStatus', '')}"]
     lines += [f"  {metric['MetricName']} {metric['Value']:.4g}" for metric in job.get("FinalMetricDataList", [])]
     trained, billed = job.get("TrainingTimeInSeconds"), job.get("BillableTimeInSeconds")
+    machines = job["ResourceConfig"].get("InstanceCount", 1)
     if billed is not None:
         price = JobPlan(instance=job["ResourceConfig"].get("InstanceType", ""), price=price).hourly_price
-        cost = "" if price is None else f", about {price * billed / 3600:.2f} USD"
+        cost = "" if price is None else f", about {price * machines * billed / 3600:.2f} USD"
         saved = f", spot saved {1 - billed / trained:.0%}" if job.get("EnableManagedSpotTraining") and trained else ""
-        lines.append(f"  {billed / 60:.1f} minutes billed{cost}{saved}")
+        each = f" on each of {machines} machines" if machines > 1 else ""
+        lines.append(f"  {billed / 60:.1f} minutes billed{each}{cost}{saved}")
     if job.get("Environment", {}).get("KD_STAGE") == "label" and job["TrainingJobStatus"] == "Completed":
-        lines.append(f"  the teacher's answers: launch --logits {job['CheckpointConfig']['S3Uri']}")
+        lines.append(f"  the teacher's answers: launch --answers {job['CheckpointConfig']['S3Uri']}")
     reason = ending(job)
     again = ", and launch --from goes on with it" if "CheckpointConfig" in job else ""
     return [*lines, f"  {reason}{again}"] if reason else lines
@@ -204,8 +217,10 @@ def follow(job: str, region: str | None = None, pause: float = 30, say: Callable
         except (KeyboardInterrupt, UserError) as error:
             if not state and isinstance(error, UserError):
                 raise
-            again = f"python -m kdhelpers sagemaker status {job} --follow looks again, and clean --yes stops it"
-            raise UserError(f"no longer followed, but {job} runs on and is billed: {again} {error}".strip()) from error
+            place = f" --region {region}" if region else ""
+            ours = "python -m kdhelpers sagemaker"
+            later = f"{ours} status {job}{place} --follow looks again, {ours} clean {job}{place} --yes stops it"
+            raise UserError(f"no longer followed, but {job} runs on and is billed: {later} {error}".strip()) from error
         if state != (state := (found["TrainingJobStatus"], found.get("SecondaryStatus", ""))):
             say(f"{time.strftime('%H:%M')} {', '.join(state)}")
     reason = ending(found)
@@ -221,7 +236,7 @@ def bring_home(job: dict, folder: Path | str, region: str | None = None) -> Path
     A teacher that lay in the container is gone: metrics.json then names none.
     """
     require_free(Path(folder), overwrite=False)
-    if "ModelArtifacts" not in job:
+    if job["TrainingJobStatus"] != "Completed":
         raise UserError(f"{job['TrainingJobName']} has left no student yet: it is {job['TrainingJobStatus']}")
     if job.get("Environment", {}).get("KD_STAGE") == "label":
         raise UserError(f"{job['TrainingJobName']} has labelled, and left no student: {status_lines(job)[-1].strip()}")

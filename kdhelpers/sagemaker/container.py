@@ -86,7 +86,14 @@ def _distil(settings: "RunSettings", environment: Mapping[str, str]) -> None:
     unfinished = output.with_name("run.incomplete") / "settings.json"
     settings = dataclasses.replace(settings, output=output, checkpoints=None, resume=unfinished.is_file())
     with runtime.first_process_first():
+        # S3 was sent file by file: an interruption at the very end leaves a part of a finished run beside the other
+        if unfinished.is_file() and not (
+            (output / "metrics.json").is_file() and any(output.glob("student/*.safetensors"))
+        ):
+            shutil.rmtree(output, ignore_errors=True)
         os.environ["KD_HOME"] = str(prepare_cache(output.parent, environment))
+    if "SM_CHANNEL_LOGITS" in environment:
+        os.environ["KD_ANSWERS"] = "given"
     if not (output / "metrics.json").is_file():  # it is there when the interruption came at the very end
         metrics = distillation.distill(settings)
         if metrics:

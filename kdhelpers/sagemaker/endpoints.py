@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import secrets
 import shutil
 import tempfile
 import time
@@ -14,7 +15,7 @@ from kdhelpers import models
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import sdk
 from kdhelpers.sagemaker.cloud import located
-from kdhelpers.sagemaker.leftovers import KINDS, delete_all, delete_folder
+from kdhelpers.sagemaker.leftovers import delete_all, delete_folder
 from kdhelpers.sagemaker.plan import HOSTING, SERVERLESS_SECOND, JobPlan, listed
 from kdhelpers.sagemaker.sdk import aws_errors, explain
 
@@ -73,11 +74,15 @@ def endpoint(model: Path, plan: JobPlan, instance: str | None = None) -> Iterato
     deleted, also when the block fails and when the endpoint never came up. Raises UserError.
     """
     endpoint_lines(plan, instance)
+    if (plan.network_isolation or plan.subnets) and Path(model, "model.onnx").is_file():
+        raise UserError(
+            f"{model} needs onnxruntime, which its container fetches: without a network deploy the run itself"
+        )
     with aws_errors():
         plan, session = located(plan)
         client = session.boto_session.client("sagemaker")
         runtime = session.boto_session.client("sagemaker-runtime")
-        name = f"{plan.name}-{time.strftime('%Y%m%d%H%M%S')}"
+        name = f"{plan.name}-{secrets.token_hex(2)}-{time.strftime('%Y%m%d%H%M%S')}"
         folder = "/".join(filter(None, (session.default_bucket_prefix, plan.name, name)))
 
         def ask(texts: list[str]) -> list[dict]:
@@ -85,13 +90,19 @@ def endpoint(model: Path, plan: JobPlan, instance: str | None = None) -> Iterato
             answer = runtime.invoke_endpoint(EndpointName=name, ContentType="application/json", Body=body)
             return json.loads(answer["Body"].read())
 
+        made: list[tuple[str, str]] = []
         try:
             archive = _upload(model, session.boto_session, plan, folder)
-            _deploy(plan, instance, name, archive, client)
+            for kind, request in _requests(plan, instance, name, archive, session).items():
+                getattr(client, f"create_{kind}")(**request)
+                made.insert(0, (kind, name))
+            _wait(client, name)
             yield ask
         finally:
-            delete_all(client, [(kind, name) for kind in KINDS if kind != "training_job"])
-            delete_folder(session.boto_session, f"s3://{plan.bucket}/{folder}/")
+            try:
+                delete_all(client, made)
+            finally:
+                delete_folder(session.boto_session, f"s3://{plan.bucket}/{folder}/")
 
 
 def _upload(model: Path, session: Any, plan: JobPlan, folder: str) -> str:
@@ -102,24 +113,41 @@ def _upload(model: Path, session: Any, plan: JobPlan, folder: str) -> str:
     return f"s3://{plan.bucket}/{folder}/model.tar.gz"
 
 
-def _deploy(plan: JobPlan, instance: str | None, name: str, archive: str, client: Any) -> None:
-    """Make model, configuration and endpoint of this name, and wait until it answers."""
-    from botocore.exceptions import WaiterError
-
-    tags = [{"Key": key, "Value": value} for key, value in plan.all_tags.items()]
+def _requests(plan: JobPlan, instance: str | None, name: str, archive: str, session: Any) -> dict[str, dict]:
+    """What model, configuration and endpoint of this name are made with, in their order: the plan's, else an
+    administrator's defaults."""
+    ours, theirs = sdk.defaults(session, "Model"), sdk.defaults(session, "EndpointConfig")
+    tags = [{"Key": key, "Value": value} for key, value in (sdk.default_tags(session) | plan.all_tags).items()]
     image = sdk.image_address("inference", plan.region, instance or "ml.m5.large")
-    more: dict[str, Any] = {"EnableNetworkIsolation": True} if plan.network_isolation else {}
+    model: dict[str, Any] = {
+        "ExecutionRoleArn": plan.role,
+        "PrimaryContainer": {"Image": image, "ModelDataUrl": archive},
+    }
+    vpc = ours.get("VpcConfig")
     if plan.subnets and plan.security_groups:
-        more["VpcConfig"] = {"Subnets": listed(plan.subnets), "SecurityGroupIds": listed(plan.security_groups)}
-    container = {"Image": image, "ModelDataUrl": archive}
-    client.create_model(ModelName=name, ExecutionRoleArn=plan.role, Tags=tags, PrimaryContainer=container, **more)
+        vpc = {"Subnets": listed(plan.subnets), "SecurityGroupIds": listed(plan.security_groups)}
+    if vpc and instance:  # a serverless endpoint has none
+        model["VpcConfig"] = vpc
+    if instance and (plan.network_isolation or ours.get("EnableNetworkIsolation")):
+        model["EnableNetworkIsolation"] = True
     how: dict[str, Any] = {"InstanceType": instance, "InitialInstanceCount": 1}
     if instance is None:
         how = {"ServerlessConfig": {"MemorySizeInMB": MEMORY_MB, "MaxConcurrency": 5}}
-    variant = {"VariantName": "all", "ModelName": name, **how}
-    encrypted = {"KmsKeyId": plan.kms_key} if plan.kms_key and instance else {}
-    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags, **encrypted)
-    client.create_endpoint(EndpointName=name, EndpointConfigName=name, Tags=tags)
+    config: dict[str, Any] = {"ProductionVariants": [{"VariantName": "all", "ModelName": name, **how}]}
+    key = plan.kms_key or theirs.get("KmsKeyId")
+    if key and instance:
+        config["KmsKeyId"] = key
+    return {
+        "model": {"ModelName": name, "Tags": tags, **model},
+        "endpoint_config": {"EndpointConfigName": name, "Tags": tags, **config},
+        "endpoint": {"EndpointName": name, "EndpointConfigName": name, "Tags": tags},
+    }
+
+
+def _wait(client: Any, name: str) -> None:
+    """Wait until an endpoint answers. Raises UserError."""
+    from botocore.exceptions import WaiterError
+
     print(f"{name} is being made, some minutes; Ctrl-C deletes it", flush=True)
     try:
         client.get_waiter("endpoint_in_service").wait(EndpointName=name)

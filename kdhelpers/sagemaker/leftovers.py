@@ -1,7 +1,7 @@
 """What this project has left in an account: whose it is, what it costs, and how it goes."""
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,8 +19,9 @@ KINDS = {"training_job": "TrainingJob", "endpoint": "Endpoint", "endpoint_config
 class Leftover:
     """Something in the account that carries this project's tag.
 
-    `kind`: training_job, endpoint, endpoint_config, model, or files, with an s3:// folder as their name. `price`:
-    USD an hour, None where it is not known or nothing is billed by the hour. `megabytes`: of files.
+    `kind`: training_job, warm_pool, endpoint, endpoint_config, model, or files, with an s3:// folder as their name.
+    `price`: USD an hour, None where it is not known or nothing is billed by the hour. `megabytes`: of files, and what
+    they hold.
     """
 
     kind: str
@@ -29,43 +30,53 @@ class Leftover:
     created: datetime
     price: float | None = None
     megabytes: float | None = None
+    holds: str = ""
 
     def __str__(self) -> str:
-        size = "" if self.megabytes is None else f", {self.megabytes:.1f} MB"
+        size = "" if self.megabytes is None else f", {self.megabytes:.1f} MB: {self.holds}"
         price = "" if self.price is None else f", {self.price:.2f} USD an hour"
         return f"{self.kind} {self.name} {cloud.of_whom(self.owner, self.created)}{size}{price}"
 
 
 @aws_errors()
 def leftovers(region: str | None = None, files: bool = False) -> list[Leftover]:
-    """Everybody's running jobs, endpoints, configurations and models with this project's tag.
+    """Everybody's running jobs, warm pools, endpoints, configurations and models with this project's tag.
 
-    With `files` also what jobs and models that are over have in S3, apart from what a running job reads. Raises
-    UserError.
+    With `files` also what jobs and models that are over have in S3, apart from what running jobs and endpoints read.
+    AWS's list of tags can be minutes behind: what runs is looked up beside it. Raises UserError.
     """
     session = cloud.boto_session(region)
-    client, tagged = session.client("sagemaker"), _tagged(session)
-    running = _running(client)
-    found, places = [], {}
+    client = session.client("sagemaker")
+    running, warm = (
+        _jobs(client, StatusEquals=("InProgress", "Stopping")),
+        _jobs(client, WarmPoolStatusEquals=("Available",)),
+    )
+    tagged = _tagged(session)
+    _add_what_runs(client, tagged, running)
+    found: list[Leftover] = []
+    places: dict[str, tuple] = {}
     for kind in KINDS:
         for name, tags in tagged[kind].items():
-            if kind == "training_job" and name not in running and not files:
+            is_job, billed = kind == "training_job", name in running or name in warm
+            if is_job and not (billed or files):
                 continue
             facts = _describe(client, kind, name)
             if facts is None:  # deleted a moment ago, and its tags are still listed
                 continue
-            if kind != "training_job" or name in running:
-                whose, price = tags.get("owner"), _price(client, kind, facts)
-                found.append(Leftover(kind, name, whose, facts["CreationTime"], price))
-            place = _folder(kind, name, facts)
-            if files and place and name not in running:
-                places[place] = tags.get("owner"), facts["CreationTime"]
-    needed = [address for name in running & set(tagged["training_job"]) for address in _reads(client, name)]
-    for place, (whose, created) in places.items():
-        size = sum(item.size for item in _objects(session, place))
-        if size and not any(address.startswith(place) for address in needed):
-            found.append(Leftover("files", place, whose, created, megabytes=size / 1e6))
-    return found
+            whose, created = tags.get("owner"), facts["CreationTime"]
+            if billed or not is_job:
+                what = "warm_pool" if is_job and name not in running else kind
+                found.append(Leftover(what, name, whose, created, _price(client, kind, facts)))
+            if files and not (is_job and name in running):
+                places |= dict.fromkeys(_folders(kind, name, facts), (whose, created))
+    return found + (_files(session, tagged, running, places) if files else [])
+
+
+def _jobs(client: Any, **states: tuple[str, ...]) -> set[str]:
+    """The names of all jobs that are in one of some states."""
+    ((field, values),) = states.items()
+    pages = [page for value in values for page in client.get_paginator("list_training_jobs").paginate(**{field: value})]
+    return {job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]}
 
 
 def _tagged(session: Any) -> dict[str, dict[str, dict[str, str]]]:
@@ -81,9 +92,21 @@ def _tagged(session: Any) -> dict[str, dict[str, dict[str, str]]]:
     return found
 
 
-def _running(client: Any) -> set[str]:
-    pages = client.get_paginator("list_training_jobs").paginate(StatusEquals="InProgress")
-    return {job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]}
+def _add_what_runs(client: Any, tagged: dict, running: set[str]) -> None:
+    """Add running jobs and endpoints that the list of tags does not have yet."""
+    for name in running - set(tagged["training_job"]):
+        facts = _describe(client, "training_job", name)
+        _add(client, tagged["training_job"], name, facts["TrainingJobArn"] if facts else None)
+    for page in client.get_paginator("list_endpoints").paginate():
+        for item in page["Endpoints"]:
+            if item["EndpointName"] not in tagged["endpoint"]:
+                _add(client, tagged["endpoint"], item["EndpointName"], item["EndpointArn"])
+
+
+def _add(client: Any, known: dict, name: str, arn: str | None) -> None:
+    tags = cloud.tags_of(client, arn) if arn else {}
+    if tags.get(PROJECT_TAG[0]) == PROJECT_TAG[1]:
+        known[name] = tags
 
 
 def _describe(client: Any, kind: str, name: str) -> dict | None:
@@ -110,44 +133,92 @@ def _price(client: Any, kind: str, facts: dict) -> float | None:
     return None
 
 
-def _folder(kind: str, name: str, facts: dict) -> str | None:
-    """The s3:// folder in which all lies that a job, or a model, has left."""
-    if kind == "training_job":
-        return f"{facts['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/"
-    if kind == "model" and "ModelDataUrl" in facts.get("PrimaryContainer", {}):
-        return facts["PrimaryContainer"]["ModelDataUrl"].rpartition("/")[0] + "/"
-    return None
+# --- files
 
 
-def _reads(client: Any, job: str) -> Iterator[str]:
-    """The s3:// addresses that a running job needs, also where an earlier job has put them."""
-    facts = _describe(client, "training_job", job) or {}
-    for channel in facts.get("InputDataConfig", []):
-        yield channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")
-    yield facts.get("CheckpointConfig", {}).get("S3Uri", "")
+def _addresses(facts: dict) -> list[str]:
+    """Every s3:// address that a job reads or writes, or that a model is unpacked from."""
+    found = [channel["DataSource"].get("S3DataSource", {}).get("S3Uri") for channel in facts.get("InputDataConfig", [])]
+    found += [facts.get("CheckpointConfig", {}).get("S3Uri"), facts.get("PrimaryContainer", {}).get("ModelDataUrl")]
+    if "OutputDataConfig" in facts:
+        found.append(f"{facts['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{facts.get('TrainingJobName')}/")
+    return [address for address in found if address]
+
+
+def _folders(kind: str, name: str, facts: dict) -> set[str]:
+    """The s3:// folders of a job's or a model's own: those of its name, and no other."""
+    if kind not in ("training_job", "model"):
+        return set()
+    return {address.split(f"/{name}/")[0] + f"/{name}/" for address in _addresses(facts) if f"/{name}/" in address}
+
+
+def _files(session: Any, tagged: dict, running: set[str], places: dict) -> list[Leftover]:
+    """The folders that hold something which nothing that runs will read."""
+    client, needed = session.client("sagemaker"), []
+    for name in running & set(tagged["training_job"]):
+        needed += _addresses(_describe(client, "training_job", name) or {})
+    for name in tagged["endpoint"]:
+        needed += _addresses(_describe(client, "model", name) or {})
+    found = []
+    for place, (whose, created) in places.items():
+        if any(address.startswith(place) for address in needed):
+            continue
+        with contextlib.suppress(UserError), aws_errors():  # a bucket that is gone, or is not ours to see
+            keys = [(item.key, item.size) for item in _objects(session, place)]
+            if keys:
+                size = sum(size for _, size in keys) / 1e6
+                found.append(Leftover("files", place, whose, created, megabytes=size, holds=_contents(place, keys)))
+    return found
+
+
+def _contents(place: str, keys: list[tuple[str, int]]) -> str:
+    """What of value a folder holds, in words."""
+    names = [key.split(place.split("/", 3)[3], 1)[1] for key, _ in keys]
+    kinds = {
+        "a student": any(name.endswith("model.tar.gz") for name in names),
+        "a teacher's answers": any("/shards-" in name for name in names),
+        "checkpoints": any(name.startswith("checkpoints/run") for name in names),
+    }
+    return " and ".join(kind for kind, there in kinds.items() if there) or "what was uploaded"
 
 
 def _objects(session: Any, folder: str) -> Any:
     bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    if not prefix.strip("/") or not folder.endswith("/"):
+        raise UserError(f"{folder} is no folder of this project's")
     return session.resource("s3").Bucket(bucket).objects.filter(Prefix=prefix)
 
 
 def delete_folder(session: Any, folder: str) -> None:
-    """Delete all below an s3:// address that ends in a slash. `session`: boto3's."""
-    _objects(session, folder).delete()
+    """Delete all below an s3:// address that ends in a slash. `session`: boto3's. Raises UserError.
+
+    In a bucket with versions AWS keeps the earlier ones.
+    """
+    errors = [error for answer in _objects(session, folder).delete() for error in answer.get("Errors", [])]
+    if errors:
+        raise UserError(f"{len(errors)} files of {folder} were not deleted: AWS says {errors[0].get('Message')}")
+
+
+# --- cleaning up
 
 
 @aws_errors()
 def clean(items: Collection[Leftover], region: str | None = None) -> None:
-    """Stop running jobs, and delete the rest of `items`, in the order in which they can go.
+    """Stop running jobs, end warm pools, and delete the rest of `items`, in the order in which they can go.
 
-    Raises UserError for what could not be deleted, after all the rest.
+    A model's archive goes with it. Raises UserError for what could not be deleted, after all the rest.
     """
     session = cloud.boto_session(region)
-    delete_all(session.client("sagemaker"), [(item.kind, item.name) for item in items if item.kind != "files"])
+    client = session.client("sagemaker")
+    folders = [item.name for item in items if item.kind == "files"]
     for item in items:
-        if item.kind == "files":
-            delete_folder(session, item.name)
+        if item.kind == "model":
+            folders += _folders("model", item.name, _describe(client, "model", item.name) or {})
+    try:
+        delete_all(client, [(item.kind, item.name) for item in items if item.kind != "files"])
+    finally:
+        for folder in folders:
+            delete_folder(session, folder)
 
 
 @aws_errors()
@@ -167,7 +238,7 @@ def delete_all(client: Any, items: list[tuple[str, str]]) -> None:
     if left:
         raise UserError(
             f"not deleted, and perhaps costing money: {'; '.join(left.values())}; afterwards "
-            "python -m kdhelpers sagemaker clean --yes"
+            f"python -m kdhelpers sagemaker clean {' '.join(left)} --yes"
         )
 
 
@@ -178,10 +249,13 @@ def _delete(client: Any, kind: str, name: str) -> str | None:
     """
     from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
-    verb = "stop" if kind == "training_job" else "delete"
     for _ in range(2):
         try:
-            getattr(client, f"{verb}_{kind}")(**{f"{KINDS[kind]}Name": name})
+            if kind == "warm_pool":
+                client.update_training_job(TrainingJobName=name, ResourceConfig={"KeepAlivePeriodInSeconds": 0})
+            else:
+                verb = "stop" if kind == "training_job" else "delete"
+                getattr(client, f"{verb}_{kind}")(**{f"{KINDS[kind]}Name": name})
             return None
         except (ClientError, BotoCoreError) as error:
             if "ould not find" in str(error):
@@ -190,6 +264,9 @@ def _delete(client: Any, kind: str, name: str) -> str | None:
         if kind != "endpoint" or "progress" not in problem:
             break
         print(f"{name} is still being made, and can be deleted only then: waiting, some minutes", flush=True)
-        with contextlib.suppress(WaiterError):
-            client.get_waiter("endpoint_in_service").wait(EndpointName=name)
+        try:
+            with contextlib.suppress(WaiterError):
+                client.get_waiter("endpoint_in_service").wait(EndpointName=name)
+        except KeyboardInterrupt:
+            return "still being made, and no longer waited for"
     return problem

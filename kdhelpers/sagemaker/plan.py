@@ -56,7 +56,7 @@ class JobPlan:
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     stage: str = _option("distill", "What the job does: distill, or label (the teacher answers, and no more).")
     logits: str | None = _option(None, "The teacher's answers, from a label job or kdhelpers logits: s3:// or folder.")
-    shard_rows: int = _option(10_000, "With --stage label: rows a shard; a lost machine costs one.")
+    shard_rows: int = _option(10_000, "With --stage label: rows a shard; a finished shard stays.")
     instance: str = _option("ml.g5.xlarge", "Machine, with at least one GPU.")
     instances: int = _option(1, "With --stage label: how many machines share the rows.")
     processes: int | None = _option(None, "Processes under torchrun, one a GPU (default: as many as it has GPUs).")
@@ -65,7 +65,7 @@ class JobPlan:
     max_wait_minutes: int | None = _option(None, "With --spot: minutes of waiting and training together.")
     keep_checkpoints: bool = _option(False, "Keep checkpoints in S3 without --spot, too, for launch --from JOB.")
     keep_alive_minutes: int = _option(0, "Keep the machine, and pay, so long for a next job that starts at once.")
-    volume_gb: int = _option(30, "Disk of the machine in GB.")
+    volume_gb: int = _option(30, "Disk in GB, of a machine without one of its own.")
     name: str = _option("distilling-bert", "What the job's name begins with.")
     price: float | None = _option(None, "USD an hour of the machine, where yours differs from the table's.")
     region: str = _option("us-east-1", "AWS region (default: your configuration's, else us-east-1).")
@@ -73,7 +73,7 @@ class JobPlan:
     bucket: str | None = _option(None, "S3 bucket (default: your administrator's, else SageMaker's).")
     subnets: str | None = _option(None, "Subnets of your VPC to run in, separated by commas.")
     security_groups: str | None = _option(None, "Security groups there, separated by commas.")
-    kms_key: str | None = _option(None, "KMS key that encrypts the machine's disk and the results.")
+    kms_key: str | None = _option(None, "KMS key that encrypts the results (and a disk that is no machine's own).")
     network_isolation: bool = _option(False, "No network for the container; the default recipe needs none.")
     mlflow: str | None = _option(None, "With --report-to mlflow: ARN of SageMaker's tracking server, or an address.")
 
@@ -110,6 +110,12 @@ class JobPlan:
     def hourly_price(self) -> float | None:
         """USD an hour: the plan's own price, else the table's, else None."""
         return self.price if self.price is not None else PRICES.get(self.instance)
+
+
+def quota_kinds(plan: JobPlan) -> list[str]:
+    """What AWS calls the uses of the machine that have a quota each, for jobs like the plan's."""
+    job = "spot training job" if plan.spot else "training job"
+    return [job, "training warm pool"] if plan.keep_alive_minutes else [job]
 
 
 def gpus(instance: str) -> int | None:
@@ -245,8 +251,8 @@ def _machine_problems(plan: JobPlan) -> list[str]:
             plan.stage == "label" and has not in (None, 1),
         f"--shard-rows {plan.shard_rows}: it is 1 or more": plan.shard_rows < 1,
         f"--max-minutes {plan.max_minutes}: AWS takes 1 to {28 * 24 * 60}": not 1 <= plan.max_minutes <= 28 * 24 * 60,
-        f"--keep-alive-minutes {plan.keep_alive_minutes}: AWS takes 0 to 60, and none with --spot":
-            not 0 <= plan.keep_alive_minutes <= (0 if plan.spot else 60),
+        f"--keep-alive-minutes {plan.keep_alive_minutes}: AWS takes 0 to 360, and none with --spot":
+            not 0 <= plan.keep_alive_minutes <= (0 if plan.spot else 360),
         f"--volume-gb {plan.volume_gb}: AWS takes 1 to 16384": not 1 <= plan.volume_gb <= 16384,
         f"--price {plan.price}: it is more than 0": plan.price is not None and plan.price <= 0,
         f"{plan.instance} has a GPU that the image's CUDA 13 has dropped: take one of {', '.join(PRICES)}":
@@ -262,8 +268,8 @@ def _machine_problems(plan: JobPlan) -> list[str]:
 def _account_problems(plan: JobPlan) -> list[str]:
     groups = {"subnet": plan.subnets, "sg": plan.security_groups}
     wrong = {
-        f"the job's name {plan.name!r} may have small letters, digits and hyphens, 48 at most: the time is added to it":
-            not re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,47}", plan.name),
+        f"the job's name {plan.name!r} may have small letters, digits and hyphens, 42 at most: the time is added to it":
+            not re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,41}", plan.name),
         f"the role {plan.role!r} is no ARN such as arn:aws:iam::123456789012:role/NAME":
             plan.role is not None and not re.fullmatch(ROLE_ARN, plan.role),
         f"{plan.bucket!r} is no bucket's name: give it without s3://, in small letters, digits, dots and hyphens":

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from kdhelpers.errors import UserError
-from kdhelpers.sagemaker.plan import PROJECT_TAG, JobPlan
+from kdhelpers.sagemaker.plan import PROJECT_TAG, JobPlan, quota_kinds
 from kdhelpers.storage import require_free
 
-ROLE_NAME = "distilling-bert"
+ROLE_NAME, BUCKET = "distilling-bert", "sagemaker-distilling-bert-CHANGE-ME"
 
 
 class Call(NamedTuple):
@@ -32,16 +31,19 @@ CALLS = (
     Call("s3 CreateBucket", "s3:CreateBucket", MAKE + ", where SageMaker's bucket is missing"),
     Call("s3 PutObject", "s3:PutObject", MAKE, "cents a month until clean --s3"),
     Call("s3 ListObjectsV2", "s3:ListBucket", MAKE + ", with an administrator's prefix"),
-    Call("s3 ListObjects", "s3:ListBucket", "clean --s3, endpoint"),
-    Call("s3 DeleteObjects", "s3:DeleteObject", "clean --s3, endpoint"),
+    Call("s3 ListObjects", "s3:ListBucket", "clean, endpoint"),
+    Call("s3 DeleteObjects", "s3:DeleteObject", "clean, endpoint"),
     Call("s3 HeadObject", "s3:GetObject", "status --output"),
     Call("s3 GetObject", "s3:GetObject", "status --output", "traffic out of AWS: cents a GB"),
     Call("service-quotas ListServiceQuotas", "servicequotas:ListServiceQuotas", JOBS + "; left out where refused"),
     Call("sagemaker CreateTrainingJob", "sagemaker:CreateTrainingJob", JOBS, "the machines, by time"),
     Call("sagemaker DescribeTrainingJob", "sagemaker:DescribeTrainingJob", JOBS + ", status, clean"),
-    Call("sagemaker ListTags", "sagemaker:ListTags", "status"),
-    Call("sagemaker ListTrainingJobs", "sagemaker:ListTrainingJobs", "clean"),
+    Call("iam GetRole", "none is needed", MAKE + ", without --role: the SDK"),
+    Call("sagemaker ListTags", "sagemaker:ListTags", "launch --from, status, clean"),
+    Call("sagemaker ListTrainingJobs", "sagemaker:ListTrainingJobs", "launch --from, clean"),
+    Call("sagemaker ListEndpoints", "sagemaker:ListEndpoints", "clean"),
     Call("sagemaker StopTrainingJob", "sagemaker:StopTrainingJob", "clean --yes"),
+    Call("sagemaker UpdateTrainingJob", "sagemaker:UpdateTrainingJob", "clean --yes, of a warm pool"),
     Call("resourcegroupstaggingapi GetResources", "tag:GetResources", "clean"),
     Call("sagemaker CreateModel", "sagemaker:CreateModel", "endpoint"),
     Call("sagemaker CreateEndpointConfig", "sagemaker:CreateEndpointConfig", "endpoint"),
@@ -57,8 +59,17 @@ CALLS = (
 )  # fmt: skip
 
 # rights that are not of one resource
-LISTS = ("s3:ListAllMyBuckets", "sagemaker:ListTrainingJobs", "tag:GetResources", "servicequotas:ListServiceQuotas")
-ENDING = ("sagemaker:Stop", "sagemaker:Delete")
+LISTS = ("s3:ListAllMyBuckets", "sagemaker:ListTrainingJobs", "sagemaker:ListEndpoints", "tag:GetResources",
+         "servicequotas:ListServiceQuotas")  # fmt: skip
+ENDING = ("sagemaker:Stop", "sagemaker:Delete", "sagemaker:Update")
+
+
+def _policy(region: str, *statements: dict) -> dict:
+    """A policy in the region's part of AWS: China and the government have names of their own."""
+    partition = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    part = next((name for start, name in partition.items() if region.startswith(start)), "aws")
+    policy = {"Version": "2012-10-17", "Statement": list(statements)}
+    return json.loads(json.dumps(policy).replace("arn:aws:", f"arn:{part}:"))
 
 
 def _statement(actions: list[str], resource: str | list[str], condition: dict | None = None) -> dict:
@@ -70,42 +81,63 @@ def _bucket(bucket: str) -> list[str]:
     return [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
 
 
-def trust() -> dict:
+def _asked_for(plan: JobPlan) -> list[dict]:
+    """What the plan's key needs of whoever reads and writes: the role, and the person who uploads."""
+    key = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:CreateGrant"]
+    return [_statement(key, plan.kms_key if plan.kms_key.startswith("arn:") else "*")] if plan.kms_key else []
+
+
+def trust(plan: JobPlan) -> dict:
     """Who may use the role: SageMaker, and nobody else."""
     statement = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    return {"Version": "2012-10-17", "Statement": [statement]}
+    return _policy(plan.region, statement)
 
 
-def role_policy(bucket: str) -> dict:
-    """What the job's and the endpoint's role may do: files of the bucket, the image, logs and metrics."""
+def role_policy(plan: JobPlan) -> dict:
+    """What the job's and the endpoint's role may do: files of the bucket, the image, logs and metrics.
+
+    And what --subnets, --kms-key and --mlflow need, where the plan has them.
+    """
     s3 = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation"]
     image = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"]
     logs = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"]
+    looks = ["NetworkInterfaces", "Vpcs", "DhcpOptions", "Subnets", "SecurityGroups"]
+    network = ["CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface",
+               "DeleteNetworkInterfacePermission", *(f"Describe{what}" for what in looks)]  # fmt: skip
     statements = [
-        _statement(s3, _bucket(bucket)),
+        _statement(s3, _bucket(plan.bucket or BUCKET)),
         _statement(image, "arn:aws:ecr:*:*:repository/huggingface-pytorch-*"),
         _statement(["ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"], "*"),
         _statement(logs, "arn:aws:logs:*:*:log-group:/aws/sagemaker/*"),
+        *_asked_for(plan),
     ]
-    return {"Version": "2012-10-17", "Statement": statements}
+    if plan.subnets:
+        statements.append(_statement([f"ec2:{name}" for name in network], "*"))
+    if plan.mlflow and plan.mlflow.startswith("arn:"):
+        statements.append(_statement(["sagemaker-mlflow:*"], plan.mlflow))
+    return _policy(plan.region, *statements)
 
 
-def user_policy(bucket: str) -> dict:
+def user_policy(plan: JobPlan) -> dict:
     """What the person at the keyboard may do: the calls of this package; end only what carries its tag."""
     rights = [call.right for call in CALLS if ":" in call.right]
     s3 = [right for right in rights if right.startswith("s3:") and right not in LISTS]
     ending = [right for right in rights if right.startswith(ENDING)]
-    other = [right for right in (*rights, "sagemaker:AddTags") if right not in (*s3, *ending, *LISTS)]
-    pass_on = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    making = [right for right in rights if right.startswith("sagemaker:Create")]
+    other = [right for right in rights if right not in (*s3, *ending, *LISTS)]
     tagged = {"StringEquals": {f"aws:ResourceTag/{PROJECT_TAG[0]}": PROJECT_TAG[1]}}
-    statements = [
-        _statement([*s3, "s3:GetBucketLocation"], _bucket(bucket)),
+    when_made = {"StringEquals": {"sagemaker:TaggingAction": [right.split(":")[1] for right in making]}}
+    pass_on = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    return _policy(
+        plan.region,
+        _statement([*s3, "s3:GetBucketLocation"], _bucket(plan.bucket or BUCKET)),
         _statement(other, "arn:aws:sagemaker:*:*:*"),
         _statement(ending, "arn:aws:sagemaker:*:*:*", tagged),
+        _statement(["sagemaker:AddTags"], "arn:aws:sagemaker:*:*:*", when_made),
         _statement(list(LISTS), "*"),
         _statement(["iam:PassRole"], f"arn:aws:iam::*:role/{ROLE_NAME}", pass_on),
-    ]
-    return {"Version": "2012-10-17", "Statement": statements}
+        *_asked_for(plan),
+    )
 
 
 def write_rights(folder: Path, plan: JobPlan) -> list[str]:
@@ -113,30 +145,29 @@ def write_rights(folder: Path, plan: JobPlan) -> list[str]:
 
     Nothing is sent to AWS: whoever runs the account reads the files, and runs the commands. Raises UserError.
     """
-    bucket = plan.bucket or "sagemaker-distilling-bert-CHANGE-ME"
-    if plan.bucket and "*" in plan.bucket:
-        raise UserError("name one bucket: rights to all of them are more than a job needs")
+    bucket = plan.bucket or BUCKET
     require_free(folder, overwrite=False)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"trust": trust(), "role": role_policy(bucket), "user": user_policy(bucket)}
+    files = {"trust": trust(plan), "role": role_policy(plan), "user": user_policy(plan)}
     for name, policy in files.items():
         (folder / f"{name}.json").write_text(json.dumps(policy, indent=2) + "\n", encoding="utf-8")
-    kind = "spot training job" if plan.spot else "training job"
+    quotas = "aws service-quotas {} --service-code sagemaker --region " + plan.region
+    asked = [f"{plan.instance} for {kind} usage" for kind in quota_kinds(plan)]
     return [
         f"# a bucket, in {plan.region}; with sagemaker in its name AWS's own policies open it, too",
         f"aws s3 mb s3://{bucket} --region {plan.region}",
         "# the role that jobs and endpoints run as",
         f"aws iam create-role --role-name {ROLE_NAME} --assume-role-policy-document file://{folder}/trust.json",
         f"aws iam put-role-policy --role-name {ROLE_NAME} --policy-name job --policy-document file://{folder}/role.json",
-        "# your own rights, where you are not the account's administrator",
+        "# your own rights, where you are no administrator (with SSO: put user.json into a permission set)",
         f"aws iam put-user-policy --user-name YOU --policy-name {ROLE_NAME} --policy-document file://{folder}/user.json",
-        f"# a new account's quota for GPUs is 0: look for the code of '{plan.instance} for {kind} usage', ask for 1",
-        "aws service-quotas list-service-quotas --service-code sagemaker --region " + plan.region
-        + f" --query \"Quotas[?QuotaName=='{plan.instance} for {kind} usage'].[QuotaCode,Value]\"",
-        f"aws service-quotas request-service-quota-increase --service-code sagemaker --region {plan.region} "
-        "--quota-code CODE --desired-value 1",
+        "# quotas: a new account's is 0 for GPUs. Look for the code, then ask",
+        *(quotas.format("list-service-quotas") + f" --query \"Quotas[?QuotaName=='{name}'].[QuotaCode,Value]\""
+          for name in asked),
+        quotas.format("request-service-quota-increase") + f" --quota-code CODE --desired-value {plan.instances}",
         "# then, for this package",
         f"export KD_ROLE_ARN=$(aws iam get-role --role-name {ROLE_NAME} --query Role.Arn --output text)",
+        f"# and give --bucket {bucket} to launch, label and endpoint",
     ]  # fmt: skip
 
 

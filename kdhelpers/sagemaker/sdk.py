@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from kdhelpers.sagemaker.plan import (
     channels,
     container_hyperparameters,
     downloads,
+    gpus,
     listed,
     plan_problems,
 )
@@ -54,11 +56,11 @@ SAYINGS = {
         r"[Cc]ould not assume role",
     "the job's role does not see the files: mostly it lacks s3:ListBucket on the bucket; sagemaker rights says more":
         r"No S3 objects found",
-    "no valid AWS credentials here: run aws configure or aws sso login, or check AWS_PROFILE":
-        r"Credentials|ProfileNotFound|Config\w*Error|SSO|TokenRetrieval|LoginRefresh|Expired|UnrecognizedClient"
-        r"|InvalidClientTokenId|InvalidAccessKeyId|SignatureDoesNotMatch",
     "AWS does not allow this: ask whoever runs the account to allow it for you or for the job's role":
-        r"AccessDenied|Unauthorized|^403",
+        r"^(AccessDenied|UnauthorizedOp|403)|not authorized to perform",
+    "no valid AWS credentials here: run aws configure or aws sso login, or check AWS_PROFILE":
+        r"Credentials|ProfileNotFound|Config\w*Error|SSO\w*Error|TokenRetrieval|LoginRefresh|Expired|UnrecognizedClient"
+        r"|InvalidClientTokenId|InvalidAccessKeyId|SignatureDoesNotMatch|^Unauthorized",
     "your quota is used up: ask for more under Service Quotas, Amazon SageMaker, or take another --instance":
         r"ResourceLimitExceeded",
     "the bucket is missing, or in another region than the job: check --bucket and --region":
@@ -137,13 +139,18 @@ def sdk_session(boto_session: Any, bucket: str | None) -> Any:
     return Session(boto_session=boto_session, default_bucket=bucket, sagemaker_config=config)
 
 
-def job_defaults(session: Any) -> dict:
-    """What the SDK's defaults say of training jobs: role, network, encryption, environment, tags; {} where nothing.
+def defaults(session: Any, section: str = "TrainingJob") -> dict:
+    """What the SDK's defaults say of training jobs (or Model, EndpointConfig): role, network, keys, tags; or {}.
 
     The SDK looks some of them up without its session, and so in a file that is not there (sagemaker-python-sdk#5766):
     the plan fills them in.
     """
-    return (session.sagemaker_config or {}).get("SageMaker", {}).get("TrainingJob") or {}
+    return (session.sagemaker_config or {}).get("SageMaker", {}).get(section) or {}
+
+
+def default_tags(session: Any) -> dict[str, str]:
+    """The tags that an administrator wants on training jobs, and that we put on all that we make."""
+    return {tag["Key"]: tag["Value"] for tag in defaults(session).get("Tags", [])}
 
 
 def build_trainer(plan: JobPlan, session: Any, code: Path) -> tuple[Any, list]:
@@ -159,11 +166,11 @@ def build_trainer(plan: JobPlan, session: Any, code: Path) -> tuple[Any, list]:
     if plan.mlflow:
         Path(code, "requirements.txt").write_text(MLFLOW_REQUIREMENTS, encoding="utf-8")
         source["requirements"] = "requirements.txt"
-    own = _from_the_account(plan, job_defaults(session))
+    own = _from_the_account(plan, session)
     trainer = ModelTrainer(
         sagemaker_session=session,
         role=plan.role,
-        base_job_name=plan.name,
+        base_job_name=f"{plan.name}-{secrets.token_hex(2)}",  # two of a workshop may launch in the same second
         training_image=image_address("training", plan.region, plan.instance),
         source_code=configs.SourceCode(**source),
         distributed=Torchrun(process_count_per_node=count) if count > 1 else None,
@@ -188,21 +195,23 @@ def _compute(plan: JobPlan, key: str | None) -> Any:
         instance_type=plan.instance,
         instance_count=plan.instances,
         volume_size_in_gb=plan.volume_gb,
-        volume_kms_key_id=key,
+        # AWS refuses a key for a disk of the machine's own, which all GPU machines of our table have
+        volume_kms_key_id=key if gpus(plan.instance) is None else None,
         keep_alive_period_in_seconds=60 * plan.keep_alive_minutes or None,
         enable_managed_spot_training=plan.spot,
     )
 
 
-def _from_the_account(plan: JobPlan, defaults: dict) -> dict[str, Any]:
-    """Network, encryption, environment and tags: the plan's, else an administrator's `defaults`."""
+def _from_the_account(plan: JobPlan, session: Any) -> dict[str, Any]:
+    """Network, encryption, environment and tags: the plan's, else an administrator's defaults."""
     from sagemaker.core.training import configs
 
-    vpc, output = defaults.get("VpcConfig", {}), defaults.get("OutputDataConfig", {})
+    theirs = defaults(session)
+    vpc, output = theirs.get("VpcConfig", {}), theirs.get("OutputDataConfig", {})
     network = {
         "subnets": listed(plan.subnets) if plan.subnets else vpc.get("Subnets"),
         "security_group_ids": listed(plan.security_groups) if plan.security_groups else vpc.get("SecurityGroupIds"),
-        "enable_network_isolation": plan.network_isolation or defaults.get("EnableNetworkIsolation"),
+        "enable_network_isolation": plan.network_isolation or theirs.get("EnableNetworkIsolation"),
     }
     result = {
         "kms_key_id": plan.kms_key or output.get("KmsKeyId"),
@@ -211,9 +220,9 @@ def _from_the_account(plan: JobPlan, defaults: dict) -> dict[str, Any]:
     return {
         "networking": configs.Networking(**network) if any(network.values()) else None,
         "output": configs.OutputDataConfig(**result) if any(result.values()) else None,
-        "key": plan.kms_key or defaults.get("ResourceConfig", {}).get("VolumeKmsKeyId"),
-        "environment": defaults.get("Environment", {}) | plan.all_environment,
-        "tags": {tag["Key"]: tag["Value"] for tag in defaults.get("Tags", [])} | plan.all_tags,
+        "key": plan.kms_key or theirs.get("ResourceConfig", {}).get("VolumeKmsKeyId"),
+        "environment": theirs.get("Environment", {}) | plan.all_environment,
+        "tags": default_tags(session) | plan.all_tags,
     }
 
 
@@ -274,7 +283,7 @@ def training_request(plan: JobPlan, upload: Callable[[Path, str], object] = lamb
 
     with quiet_sdk(), code_folder() as code, mock.patch.object(botocore.client.BaseClient, "_make_api_call", answer):
         session = sdk_session(boto3.Session("nobody", "nothing", region_name=plan.region), plan.bucket)
-        role = plan.role or job_defaults(session).get("RoleArn") or "arn:aws:iam::123456789012:role/to-be-named"
+        role = plan.role or defaults(session).get("RoleArn") or "arn:aws:iam::123456789012:role/to-be-named"
         bucket = session._default_bucket_name_override or f"sagemaker-{plan.region}-123456789012"
         plan = replace(plan, role=role, bucket=bucket)
         session._default_bucket, session.upload_data = plan.bucket, catch_upload
@@ -286,11 +295,36 @@ def training_request(plan: JobPlan, upload: Callable[[Path, str], object] = lamb
     raise RuntimeError("the SDK made no CreateTrainingJob request")
 
 
+def beyond_limits(value: Any, shape: Any, where: str = "") -> Iterator[str]:
+    """What of a value breaks AWS's description of it and botocore does not look at: maxima, patterns, names.
+
+    `shape`: botocore's. Patterns in other classes of letters than Python's `re` knows are left out.
+    """
+    if shape.type_name == "structure":
+        for name, part in value.items():
+            yield from beyond_limits(part, shape.members[name], f"{where}.{name}")
+    elif shape.type_name == "list":
+        for part in value:
+            yield from beyond_limits(part, shape.member, where)
+    elif shape.type_name == "map":
+        for name, part in value.items():
+            yield from beyond_limits(name, shape.key, f"{where}.{name}")
+            yield from beyond_limits(part, shape.value, f"{where}.{name}")
+    size = value if shape.type_name in ("integer", "long") else len(value) if hasattr(value, "__len__") else 0
+    most, pattern = shape.metadata.get("max"), shape.metadata.get("pattern", "\\p")
+    if most is not None and size > most:
+        yield f"{where[1:]}: {size}, and at most {most} is allowed"
+    if shape.type_name == "string" and getattr(shape, "enum", None) and value not in shape.enum:
+        yield f"{where[1:]}: {value!r} is none of AWS's"
+    if shape.type_name == "string" and "\\p" not in pattern and not re.fullmatch(pattern, value):
+        yield f"{where[1:]}: {value!r} does not match {pattern}"
+
+
 def check(plan: JobPlan) -> dict:
     """Refuse what AWS, or the training script, would refuse later; returns the request. Needs no AWS account.
 
-    The request is held against botocore's own model of it. Raises UserError with one sentence; where there are
-    several faults, all of them in it.
+    The request is held against AWS's own description of it: fields, kinds, lengths, limits, names and patterns. Raises
+    UserError with one sentence; where there are several faults, all of them in it.
     """
     require_sdk()
     import botocore.session
@@ -305,9 +339,11 @@ def check(plan: JobPlan) -> dict:
     if problems:
         raise UserError("; also: ".join(problems))
     request = training_request(plan)
-    report = ParamValidator().validate(request, model.operation_model("CreateTrainingJob").input_shape)
-    if report.has_errors():
-        raise UserError(f"AWS would refuse this request: {' '.join(report.generate_report().split())}")
+    shape = model.operation_model("CreateTrainingJob").input_shape
+    report = ParamValidator().validate(request, shape)
+    said = [report.generate_report()] if report.has_errors() else list(beyond_limits(request, shape))
+    if said:
+        raise UserError(f"AWS would refuse this request: {' '.join('; '.join(said).split())}")
     fetched = downloads(plan)
     if request.get("EnableNetworkIsolation") and fetched:
         raise UserError(

@@ -13,7 +13,7 @@ from moto import mock_aws
 
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import JobPlan, cloud
-from tests.sagemaker.conftest import PLACE, ROLE
+from tests.sagemaker.conftest import PLACE, QUOTA, ROLE
 
 # --- who and where
 
@@ -118,6 +118,8 @@ def test_how_a_job_ended():
         TrainingTimeInSeconds=600, BillableTimeInSeconds=180,
         FinalMetricDataList=[{"MetricName": "student:validation_accuracy", "Value": 83.1}],
     )  # fmt: skip
+    fleet = done | {"ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 8}}
+    assert "on each of 8 machines, about 0.56 USD" in "\n".join(cloud.status_lines(fleet))
     lines = "\n".join(cloud.status_lines(done))
     assert "3.0 minutes billed, about 0.07 USD, spot saved 70%" in lines
     assert "student:validation_accuracy 83.1" in lines
@@ -155,8 +157,10 @@ def test_who_cannot_follow_any_longer_is_told_that_the_job_runs_on(monkeypatch, 
 
 
 def test_what_is_not_done_cannot_be_brought_home(aws, tmp_path):
-    with pytest.raises(UserError, match="no student yet: it is InProgress"):
-        cloud.bring_home(described(TrainingJobStatus="InProgress"), tmp_path / "home")
+    left = {"ModelArtifacts": {"S3ModelArtifacts": "s3://mine/m"}}  # AWS says so of every job
+    for state in ("InProgress", "Stopped", "Failed"):
+        with pytest.raises(UserError, match=f"no student yet: it is {state}"):
+            cloud.bring_home(described(TrainingJobStatus=state) | left, tmp_path / "home")
     assert not (tmp_path / "home").exists()
 
 
@@ -172,7 +176,7 @@ def deliver(session, run):
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         tar.add(run, ".")
     session.client("s3").put_object(Bucket="mine", Key="model.tar.gz", Body=packed.getvalue())
-    return {"ModelArtifacts": {"S3ModelArtifacts": "s3://mine/model.tar.gz"}}
+    return {"TrainingJobStatus": "Completed", "ModelArtifacts": {"S3ModelArtifacts": "s3://mine/model.tar.gz"}}
 
 
 @pytest.mark.parametrize(
@@ -194,8 +198,13 @@ def test_a_run_at_home_names_no_teacher_that_is_not_there(aws, tmp_path, there, 
 
 def test_a_quota_that_is_too_small_is_named_before_anything_is_uploaded(aws, respond):
     respond("ListServiceQuotas", {"Quotas": [{"QuotaName": "ml.g5.xlarge for training job usage", "Value": 0.0}]})
-    with pytest.raises(UserError, match="nothing was uploaded: your quota for ml.g5.xlarge is 0"):
+    with pytest.raises(UserError, match="nothing was uploaded: your quota 'ml.g5.xlarge for training job usage' is 0"):
         cloud.launch(PLACE)
+    assert cloud.quotas(replace(PLACE, spot=True, max_wait_minutes=60), aws) == {}, "spot has a quota of its own"
+    warm = {"QuotaName": "ml.g5.xlarge for training warm pool usage", "Value": 0.0}
+    respond("ListServiceQuotas", {"Quotas": [QUOTA, warm]})
+    with pytest.raises(UserError, match="warm pool usage' is 0"):
+        cloud.launch(replace(PLACE, keep_alive_minutes=9))
     assert "Contents" not in aws.client("s3").list_objects_v2(Bucket="mine")
     respond("ListServiceQuotas", "AccessDeniedException: not yours to see")
     assert cloud.launch(PLACE)
@@ -218,9 +227,12 @@ def test_a_stopped_job_goes_on_from_its_checkpoints(aws, respond):
     (line,) = [line for line in cloud.status_lines(cloud.describe(name)) if "stopped" in line]
     assert "launch --from goes on" in line
     sent = respond("CreateTrainingJob", ...)
-    again = cloud.go_on(name, max_minutes=90)
+    tags = [{"Key": "aws:createdBy", "Value": "x"}, {"Key": "project", "Value": "distilling-bert"}]
+    respond("ListTags", {"Tags": tags})
+    new = cloud.go_on(cloud.again(name, max_minutes=90))
     (request,) = sent
-    assert request["TrainingJobName"] == again != name
+    assert request["TrainingJobName"] == new
+    assert not any(tag["Key"].startswith("aws:") for tag in request["Tags"]), "AWS's own, which it refuses from others"
     assert request["CheckpointConfig"] == old["CheckpointConfig"]
     for same in ("HyperParameters", "RoleArn", "ResourceConfig", "AlgorithmSpecification", "InputDataConfig"):
         assert request[same] == old[same]
@@ -231,15 +243,25 @@ def test_a_stopped_job_goes_on_from_its_checkpoints(aws, respond):
 def test_only_a_job_that_ended_badly_and_kept_something_goes_on(aws, respond):
     name, old = stopped(aws, PLACE, respond)
     with pytest.raises(UserError, match="--keep-checkpoints"):
-        cloud.go_on(name)
+        cloud.again(name)
     respond("DescribeTrainingJob", old | {"TrainingJobStatus": "InProgress"})
     with pytest.raises(UserError, match="is InProgress"):
-        cloud.go_on(name)
+        cloud.again(name)
+
+
+def test_a_job_is_gone_on_with_once(aws, respond):
+    name, _ = stopped(aws, replace(PLACE, keep_checkpoints=True), respond)
+    cloud.again(name)
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:training-job/next"
+    respond("ListTrainingJobs", {"TrainingJobSummaries": [{"TrainingJobName": "next", "TrainingJobArn": arn}]})
+    respond("ListTags", {"Tags": [{"Key": "continues", "Value": name}]})
+    with pytest.raises(UserError, match="next goes on with"):
+        cloud.again(name)
 
 
 def test_a_label_job_says_where_its_answers_are(tmp_path):
     place = {"S3Uri": "s3://mine/distilling-bert/j/checkpoints"}
     done = described(TrainingJobStatus="Completed", Environment={"KD_STAGE": "label"}, CheckpointConfig=place)
-    assert "launch --logits s3://mine/distilling-bert/j/checkpoints" in cloud.status_lines(done)[-1]
+    assert "launch --answers s3://mine/distilling-bert/j/checkpoints" in cloud.status_lines(done)[-1]
     with pytest.raises(UserError, match="left no student"):
         cloud.bring_home(done | {"ModelArtifacts": {}}, tmp_path / "home")

@@ -3,9 +3,13 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
+from kdhelpers import distillation
+from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import container
+from kdhelpers.settings import settings_from
 
 
 def test_channels_are_used_where_they_lie(tmp_path):
@@ -65,3 +69,42 @@ def test_hyperparameters_arrive_as_they_were_sent(tmp_path, monkeypatch):
     (settings,) = seen
     assert (settings.label_column, settings.text_column, settings.drop_leaks) == ("1.10", "true", True)
     assert settings.output == tmp_path / "ck" / "run"
+
+
+def test_answers_that_do_not_fit_are_not_paid_for_again(plan, tmp_path, monkeypatch):
+    """Another precision is enough: the teacher would read the whole corpus once more, on one machine."""
+    monkeypatch.setenv("KD_HOME", str(tmp_path))
+    monkeypatch.setenv("KD_ANSWERS", "given")
+    with pytest.raises(UserError, match=r"not of this run's rows: .* precision \(here fp32\)"):
+        distillation.prepare(settings_from(plan.hyperparameters))
+
+
+def test_the_processes_of_a_machine_join_delivered_shards_once(tmp_path):
+    folder = tmp_path / "delivered" / "shards-abc-2"
+    folder.mkdir(parents=True)
+    for index in range(2):
+        np.save(folder / f"{index:05d}-of-00002.npy", np.zeros((2, 3), np.float32))
+    for _ in range(2):
+        assert distillation.join_delivered(tmp_path / "delivered", tmp_path / "joined") == ["abc"]
+        times = {path: path.stat().st_mtime_ns for path in (tmp_path / "joined").rglob("*")}
+    distillation.join_delivered(tmp_path / "delivered", tmp_path / "joined")
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "joined").rglob("*")}
+    (folder / "00001-of-00002.npy").unlink()
+    assert distillation.join_delivered(tmp_path / "delivered", tmp_path / "elsewhere") == []
+
+
+def test_a_part_of_a_finished_run_is_not_taken_for_one(tmp_path, monkeypatch):
+    """S3 keeps the unfinished run beside it: the restarted job goes on with that."""
+    seen = []
+    monkeypatch.setattr("kdhelpers.distillation.distill", lambda settings: seen.append(settings) or {})
+    monkeypatch.setattr("shutil.copytree", lambda *given, **more: None)
+    monkeypatch.setattr("shutil.copy", lambda *given, **more: None)
+    monkeypatch.setenv("KD_HOME", str(tmp_path))
+    (tmp_path / "hyperparameters.json").write_text(json.dumps({"checkpoints": str(tmp_path / "ck")}))
+    (tmp_path / "model").mkdir()
+    for part in ("run.incomplete/settings.json", "run/metrics.json"):
+        (tmp_path / "ck" / part).parent.mkdir(parents=True)
+        (tmp_path / "ck" / part).write_text("{}")
+    container.run({"SM_INPUT_CONFIG_DIR": str(tmp_path), "SM_MODEL_DIR": str(tmp_path / "model")})
+    assert [settings.resume for settings in seen] == [True]
+    assert not (tmp_path / "ck" / "run").exists()

@@ -108,3 +108,48 @@ def test_an_endpoint_says_what_it_costs_and_what_makes_no_sense():
         endpoint_lines(PLACE, "ml.g4dn.xlarge")
     with pytest.raises(UserError, match="no VPC and no isolation"):
         endpoint_lines(replace(PLACE, subnets="subnet-0a", security_groups="sg-0b"))
+
+
+def test_only_what_was_made_is_deleted(aws, student, respond):
+    """Where the first step is refused there is nothing to delete, and the refusal is what one reads."""
+    respond("CreateModel", "AccessDeniedException: not authorized to perform: sagemaker:CreateModel")
+    deleted = [respond(f"Delete{kind}", ...) for kind in ("Endpoint", "EndpointConfig", "Model")]
+    with pytest.raises(UserError, match="does not allow this"), endpoint(student, PLACE):
+        pytest.fail("it never was")
+    assert deleted == [[], [], []]
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket="mine"), "the archive was made, and goes"
+
+
+def test_a_second_interruption_leaves_a_sentence(aws, student, respond, monkeypatch):
+    respond("DeleteEndpoint", "ValidationException: Cannot update in-progress endpoint")
+    respond("DescribeEndpoint", {"EndpointStatus": "Creating"})
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("botocore.waiter.time.sleep", interrupt)
+    told = pytest.raises(UserError, match=r"no longer waited for.*clean distilling-bert-\S+ --yes")
+    with told, endpoint(student, PLACE):
+        pytest.fail("it never was in service")
+
+
+def test_an_endpoint_takes_an_administrators_defaults(aws, student, respond, tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text("""
+SchemaVersion: "1.0"
+SageMaker:
+  TrainingJob: {Tags: [{Key: cost-centre, Value: "7"}]}
+  Model: {EnableNetworkIsolation: true, VpcConfig: {Subnets: [subnet-0a], SecurityGroupIds: [sg-0b]}}
+  EndpointConfig: {KmsKeyId: alias/corp}
+""")
+    monkeypatch.setenv("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(tmp_path / "config.yaml"))
+    models, configs = respond("CreateModel", ...), respond("CreateEndpointConfig", ...)
+    with endpoint(student, PLACE, "ml.m5.large"):
+        pass
+    assert models[0]["VpcConfig"] == {"Subnets": ["subnet-0a"], "SecurityGroupIds": ["sg-0b"]}
+    assert models[0]["EnableNetworkIsolation"] is True
+    assert configs[0]["KmsKeyId"] == "alias/corp"
+    assert {"Key": "cost-centre", "Value": "7"} in configs[0]["Tags"]
+    (student / "model.onnx").touch()
+    told, alone = pytest.raises(UserError, match="needs onnxruntime"), replace(PLACE, network_isolation=True)
+    with told, endpoint(student, alone, "ml.m5.large"):
+        pytest.fail("its container could not fetch it")

@@ -1,13 +1,19 @@
 """What is left in the account, as far as moto and answers of ours can play it: whose it is, and how it goes."""
 
+import importlib
+import re
 from dataclasses import replace
 from unittest import mock
 
+import pytest
 from moto.sagemaker.models import sagemaker_backends
 
+from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import check, clean, cloud, leftovers, mine
 from tests.sagemaker import conftest
 from tests.sagemaker.conftest import PLACE, counted, stand
+
+module = importlib.import_module("kdhelpers.sagemaker.leftovers")  # the room offers a function of this name
 
 
 def test_clean_deletes_ones_own_and_nobody_elses(aws):
@@ -52,16 +58,85 @@ def test_files_in_s3_are_listed_and_deleted_when_asked_for(aws, respond):
     jobs = sagemaker_backends["123456789012"]["us-east-1"].training_jobs
     jobs[running].training_job_status = "InProgress"
     (files,) = (item for item in leftovers(files=True) if item.kind == "files")
-    assert files.name == f"s3://mine/distilling-bert/{over}/"
+    assert re.fullmatch(rf"s3://mine/distilling-bert-[0-9a-f]{{4}}/{over}/", files.name)
     assert files.megabytes > 0.1
     assert files.owner == cloud.owner()
-    assert f"{files.megabytes:.1f} MB" in str(files)
+    assert f"{files.megabytes:.1f} MB: what was uploaded" in str(files)
     jobs[running].input_data_config = jobs[over].input_data_config
     assert [item for item in leftovers(files=True) if item.kind == "files"] == [], "the running job needs them"
     jobs[running].training_job_status = "Completed"
     clean([files])
     left = aws.client("s3").list_objects_v2(Bucket="mine").get("Contents", [])
-    assert {item["Key"].split("/")[0] for item in left} == {"second"}
+    assert {item["Key"].split("-")[0] for item in left} == {"second"}
+
+
+def test_what_a_folder_holds_is_said_before_it_is_deleted():
+    keys = [("p/j/output/model.tar.gz", 1), ("p/j/checkpoints/shards-a-5/0-of-1.npy", 1), ("p/j/checkpoints/run/x", 1)]
+    assert module._contents("s3://b/p/j/", keys) == "a student and a teacher's answers and checkpoints"
+    assert module._contents("s3://b/p/j/", [("p/j/input/code/a.py", 1)]) == "what was uploaded"
+
+
+def test_only_folders_of_a_things_own_name_are_its_own(aws):
+    """A model that somebody tagged and that lies at a bucket's root must not take the bucket with it."""
+    for address in ("s3://mine/model.tar.gz", "s3://mine/models/model.tar.gz"):
+        assert module._folders("model", "m", {"PrimaryContainer": {"ModelDataUrl": address}}) == set()
+    mine_ = {"PrimaryContainer": {"ModelDataUrl": "s3://mine/a/m/model.tar.gz"}}
+    assert module._folders("model", "m", mine_) == {"s3://mine/a/m/"}
+    for address in ("s3://mine/", "s3://mine", "s3://mine/a"):
+        with pytest.raises(UserError, match="no folder of this project's"):
+            module.delete_folder(aws, address)
+
+
+def test_an_administrators_output_path_is_found_beside_the_inputs():
+    facts = {
+        "TrainingJobName": "j", "OutputDataConfig": {"S3OutputPath": "s3://corp/out"},
+        "CheckpointConfig": {"S3Uri": "s3://mine/b/j/checkpoints"},
+        "InputDataConfig": [
+            {"DataSource": {"S3DataSource": {"S3Uri": "s3://mine/b/j/input/code"}}},
+            {"DataSource": {"S3DataSource": {"S3Uri": "s3://somebody/rows/train.csv"}}},
+        ],
+    }  # fmt: skip
+    assert module._folders("training_job", "j", facts) == {"s3://corp/out/j/", "s3://mine/b/j/"}
+
+
+def test_files_that_were_not_deleted_are_told(aws, respond):
+    aws.client("s3").put_object(Bucket="mine", Key="a/m/x", Body=b"x")
+    respond("DeleteObjects", {"Errors": [{"Key": "a/m/x", "Message": "Access Denied"}]})
+    with pytest.raises(UserError, match="1 files of s3://mine/a/m/ were not deleted: AWS says Access Denied"):
+        module.delete_folder(aws, "s3://mine/a/m/")
+
+
+def test_a_bucket_that_is_gone_does_not_hide_the_rest(aws):
+    name = cloud.launch(PLACE)
+    stand(aws, "mine", project="distilling-bert", owner=cloud.owner())
+    objects = aws.resource("s3").Bucket("mine")
+    objects.objects.delete()
+    objects.delete()
+    assert {item.kind for item in leftovers(files=True)} == {"endpoint", "endpoint_config", "model"}
+    assert name
+
+
+def test_a_warm_pool_is_listed_with_its_price_and_ended(aws, respond):
+    name = cloud.launch(replace(PLACE, keep_alive_minutes=60))
+    send, summary = module._jobs, {name}
+    with mock.patch.object(
+        module, "_jobs", lambda client, **state: summary if "WarmPoolStatusEquals" in state else set()
+    ):
+        (pool,) = (item for item in leftovers() if item.kind == "warm_pool")
+    assert (pool.name, pool.price) == (name, 1.41)
+    updated = respond("UpdateTrainingJob", {})
+    clean([pool])
+    assert updated == [{"TrainingJobName": name, "ResourceConfig": {"KeepAlivePeriodInSeconds": 0}}]
+    assert send(aws.client("sagemaker"), StatusEquals=("InProgress", "Stopping")) == set()
+
+
+def test_what_runs_is_listed_before_aws_lists_its_tags(aws):
+    """Its list of tags can be minutes behind: right after Ctrl-C is when one cleans."""
+    stand(aws, "mine", project="distilling-bert", owner=cloud.owner())
+    name = cloud.launch(PLACE)
+    sagemaker_backends["123456789012"]["us-east-1"].training_jobs[name].training_job_status = "InProgress"
+    with mock.patch.object(conftest, "tagged", return_value=[]):
+        assert {(item.kind, item.name) for item in leftovers()} == {("training_job", name), ("endpoint", "mine")}
 
 
 def test_what_was_deleted_a_moment_ago_is_not_left(aws):

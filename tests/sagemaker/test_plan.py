@@ -71,7 +71,7 @@ FAULTS = {
     "several machines that train": (lambda p: replace(p, instances=2), "one machine"),
     "a label job's idle GPUs": (lambda p: replace(p, stage="label", instance="ml.g5.12xlarge"), "has 4 GPUs"),
     "no rows a shard": (lambda p: replace(p, shard_rows=0), "--shard-rows"),
-    "a warm pool for hours": (lambda p: replace(p, keep_alive_minutes=90), "--keep-alive-minutes 90"),
+    "a warm pool for a day": (lambda p: replace(p, keep_alive_minutes=1440), "--keep-alive-minutes 1440"),
     "a warm pool of spot": (
         lambda p: replace(p, spot=True, max_wait_minutes=60, keep_alive_minutes=5),
         "none with --spot",

@@ -1,8 +1,10 @@
 """The request that the SDK would send for a plan, held against AWS's own description of it."""
 
+import re
 from dataclasses import replace
 
 import boto3
+import botocore.session
 import pytest
 from botocore.exceptions import UnauthorizedSSOTokenError
 
@@ -192,14 +194,14 @@ def test_an_administrators_defaults_hold(administrator, plan):
     assert request["VpcConfig"] == {"Subnets": ["subnet-0a"], "SecurityGroupIds": ["sg-0b"]}
     assert request["EnableNetworkIsolation"] is True
     assert request["OutputDataConfig"]["KmsKeyId"] == "alias/corp"
-    assert request["ResourceConfig"]["VolumeKmsKeyId"] == "alias/disk"
+    assert "VolumeKmsKeyId" not in request["ResourceConfig"], "AWS refuses it for a disk of the machine's own"
     assert request["Environment"] == {"PROXY_OF": "corp"}
     assert {"Key": "cost-centre", "Value": "7"} in request["Tags"]
     address = request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
-    assert address.startswith("s3://corp-bucket/teams/a/distilling-bert/")
+    assert address.startswith("s3://corp-bucket/teams/a/distilling-bert-")
     own = check(replace(plan, subnets="subnet-0c, subnet-0d", security_groups="sg-0e", kms_key="alias/own"))
     assert own["VpcConfig"] == {"Subnets": ["subnet-0c", "subnet-0d"], "SecurityGroupIds": ["sg-0e"]}
-    assert own["OutputDataConfig"]["KmsKeyId"] == own["ResourceConfig"]["VolumeKmsKeyId"] == "alias/own"
+    assert own["OutputDataConfig"]["KmsKeyId"] == "alias/own"
 
 
 def test_an_administrators_defaults_do_not_switch_telemetry_on(administrator):
@@ -272,3 +274,38 @@ def test_the_next_image_is_taken_where_the_sdk_lists_it(monkeypatch):
 )
 def test_a_first_timers_failures_are_named_by_their_cause(said, words):
     assert words in sdk.explain(*said.split(": ", 1))
+
+
+def test_two_launches_of_the_same_second_have_names_of_their_own(plan):
+    names = {check(plan)["TrainingJobName"] for _ in range(2)}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"distilling-bert-[0-9a-f]{4}-\d{14}", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda r: r.update(TrainingJobName="a_b"), "TrainingJobName: 'a_b' does not match"),
+        (lambda r: r.update(TrainingJobName="a" * 64), "TrainingJobName: 64, and at most 63"),
+        (lambda r: r["ResourceConfig"].update(InstanceType="ml.g5.tiny"), "'ml.g5.tiny' is none of AWS's"),
+        (lambda r: r["ResourceConfig"].update(KeepAlivePeriodInSeconds=10**6), "KeepAlivePeriodInSeconds: 1000000"),
+        (lambda r: r["HyperParameters"].update(text="x" * 2501), "HyperParameters.text: 2501"),
+        (lambda r: r.update(RoleArn="arn:aws:iam::1:user/ann"), "RoleArn"),
+    ],
+)
+def test_what_botocore_does_not_look_at_is_looked_at(spoil, words):
+    """Its validator knows kinds and minima only: no name, no pattern, no maximum."""
+    shape = botocore.session.get_session().get_service_model("sagemaker")
+    shape = shape.operation_model("CreateTrainingJob").input_shape
+    request = check(ABOVE)
+    assert list(sdk.beyond_limits(request, shape)) == []
+    spoil(request)
+    (said,) = list(sdk.beyond_limits(request, shape))[:1]
+    assert words in said
+
+
+def test_who_signs_in_by_sso_and_lacks_a_right_is_not_sent_to_sign_in_again():
+    who = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_PowerUser_0123/ann"
+    said = sdk.explain("AccessDeniedException", f"User: {who} is not authorized to perform: iam:PassRole")
+    assert "does not allow this" in said
+    assert "aws sso login" in sdk.explain("UnauthorizedSSOTokenError", "The SSO session has expired")
