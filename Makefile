@@ -10,7 +10,7 @@ RUN := $(BIN)/python -m
 NBVAL := -p tests.nbval_plugin --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help distill test test-fast lint lab studio notebooks caches benchmark ablation ladder small figures clean
+.PHONY: help distill test test-all test-fast lint lab studio notebooks caches benchmark ablation ladder small figures clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -28,11 +28,14 @@ $(READY): requirements.txt
 distill: $(READY)  ## the main job: distil the default recipe and judge the result
 	$(RUN) kdhelpers distill --overwrite
 
-test: test-fast caches  ## everything: unit tests, then every notebook compared with its saved outputs
+test: test-all caches  ## everything: all tests, then every notebook compared with its saved outputs
 	$(RUN) pytest $(NBVAL) --nbval-cell-timeout=600 notebooks
 
-test-fast: $(READY)  ## the tests without the notebooks, under three minutes
+test-all: $(READY)  ## every test, without the notebooks
 	$(RUN) pytest -n 2 tests
+
+test-fast: $(READY)  ## the same without the slow ones (whole jobs, every family's export), under three minutes
+	$(RUN) pytest -n 2 -m "not slow" tests
 
 lint: $(READY)  ## style, types, and how the package is built: imports one way, short functions
 	$(RUN) ruff check .
