@@ -228,7 +228,7 @@ NETWORK = ("subnets", "security_groups", "kms_key", "network_isolation")
 COUNTS = ("instance", "instances", "spot", "keep_alive_minutes")
 PLACES: dict[str, tuple[str, ...]] = {
     "endpoint": ("region", "role", "bucket", "name", *NETWORK),
-    "rights": ("region", "bucket", *COUNTS, "subnets", "kms_key", "mlflow"),
+    "rights": ("region", "bucket", *COUNTS, "subnets", "kms_key", "mlflow", "hub_secret"),
 }
 
 

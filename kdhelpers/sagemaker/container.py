@@ -45,6 +45,15 @@ def prepare_cache(checkpoints: Path, environment: Mapping[str, str]) -> Path:
     return cache
 
 
+def read_hub_token(environment: Mapping[str, str]) -> None:
+    """Put the Hub's token, which the job names and does not hold, where the Hub's client looks for it."""
+    if "KD_HUB_SECRET" in environment and "HF_TOKEN" not in environment:
+        import boto3
+
+        secrets = boto3.client("secretsmanager", region_name=environment["AWS_DEFAULT_REGION"])
+        os.environ["HF_TOKEN"] = secrets.get_secret_value(SecretId=environment["KD_HUB_SECRET"])["SecretString"]
+
+
 def run(environment: Mapping[str, str]) -> None:
     """Do the job's stage as its hyperparameters say: distil, or label."""
     from kdhelpers import quiet, runtime
@@ -55,6 +64,7 @@ def run(environment: Mapping[str, str]) -> None:
     logging.getLogger("kdhelpers").setLevel(logging.INFO if runtime.is_main() else logging.ERROR)
     options = Path(environment["SM_INPUT_CONFIG_DIR"], "hyperparameters.json").read_text(encoding="utf-8")
     settings = settings_from(json.loads(options))
+    read_hub_token(environment)
     (_label if environment.get("KD_STAGE") == "label" else _distil)(settings, environment)
     runtime.end_processes()
 

@@ -77,6 +77,8 @@ class JobPlan:
     network_isolation: bool = _option(False, "No network for the container; the default recipe needs none.")
     mlflow: str | None = _option(None, "With --report-to mlflow: ARN of SageMaker's tracking server, or an address.")
 
+    hub_secret: str | None = _option(None, "Name of the AWS secret with your Hugging Face token, for private models.")
+
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(JobPlan).items():
             value = getattr(self, name)
@@ -99,6 +101,8 @@ class JobPlan:
         own = {} if self.stage == "distill" else {"KD_STAGE": self.stage, "KD_SHARD_ROWS": str(self.shard_rows)}
         if self.mlflow:
             own |= {"MLFLOW_TRACKING_URI": self.mlflow, "MLFLOW_EXPERIMENT_NAME": self.name}
+        if self.hub_secret:
+            own |= {"KD_HUB_SECRET": self.hub_secret, "AWS_DEFAULT_REGION": self.region}
         return self.environment | own
 
     @property
@@ -166,7 +170,7 @@ def downloads(plan: JobPlan) -> list[str]:
     found = [value for name, value in models_of.items() if name not in inputs and value != "static"]
     if settings.source == "hub" and "snippets" not in inputs:
         found.append(str(settings.dataset_id))
-    return found + (["sagemaker-mlflow"] if plan.mlflow else [])
+    return found + (["sagemaker-mlflow"] if plan.mlflow else []) + (["the secret"] if plan.hub_secret else [])
 
 
 def option_name(spelt: str) -> str:
@@ -278,6 +282,9 @@ def _account_problems(plan: JobPlan) -> list[str]:
             (plan.subnets is None) != (plan.security_groups is None)
             or any(not re.fullmatch(rf"{kind}-[0-9a-f]+", part)
                    for kind, text in groups.items() if text is not None for part in listed(text)),
+        f"--hub-secret {plan.hub_secret}: a name or ARN of AWS Secrets Manager's, not the token itself":
+            plan.hub_secret is not None and (not re.fullmatch(r"[\w/+=.@:-]{1,512}", plan.hub_secret)
+                                             or bool(SECRET_VALUE.search(plan.hub_secret))),
         f"--mlflow {plan.mlflow}: it is the ARN of a tracking server or app of SageMaker's, or an http address":
             plan.mlflow is not None and not re.fullmatch(TRACKING_SERVER, plan.mlflow),
     }  # fmt: skip

@@ -96,7 +96,7 @@ def trust(plan: JobPlan) -> dict:
 def role_policy(plan: JobPlan) -> dict:
     """What the job's and the endpoint's role may do: files of the bucket, the image, logs and metrics.
 
-    And what --subnets, --kms-key and --mlflow need, where the plan has them.
+    And what --subnets, --kms-key, --mlflow and --hub-secret need, where the plan has them.
     """
     s3 = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation"]
     image = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"]
@@ -113,6 +113,10 @@ def role_policy(plan: JobPlan) -> dict:
     ]
     if plan.subnets:
         statements.append(_statement([f"ec2:{name}" for name in network], "*"))
+    if plan.hub_secret:
+        secret = plan.hub_secret if plan.hub_secret.startswith("arn:") else "arn:aws:secretsmanager:*:*:secret:"
+        name = "" if plan.hub_secret.startswith("arn:") else f"{plan.hub_secret}-*"
+        statements.append(_statement(["secretsmanager:GetSecretValue"], secret + name))
     if plan.mlflow and plan.mlflow.startswith("arn:"):
         statements.append(_statement(["sagemaker-mlflow:*"], plan.mlflow))
     return _policy(plan.region, *statements)

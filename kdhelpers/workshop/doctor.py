@@ -127,7 +127,7 @@ def _caches() -> Iterator[Finding]:
     counts = [f"{number} {what.format(s='s' * (number != 1))}" for what, number in kept.items()]
     yield Finding("ok", "cache", ", ".join(counts) + " ($KD_HOME moves it)")
     free = shutil.disk_usage(next(place for place in (home, *home.absolute().parents) if place.exists())).free / 2**30
-    yield finding("disk", free > 3, f"{free:.0f} GiB free", ": 3 GiB are wanted")
+    yield finding("disk", free > 1, f"{free:.1f} GiB free", ": 1 GiB is wanted")
 
 
 def _reach() -> Iterator[Finding]:

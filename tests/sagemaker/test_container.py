@@ -3,12 +3,14 @@
 import json
 import os
 
+import boto3
 import numpy as np
 import pytest
+from moto import mock_aws
 
 from kdhelpers import distillation
 from kdhelpers.errors import UserError
-from kdhelpers.sagemaker import container
+from kdhelpers.sagemaker import JobPlan, check, container, rights
 from kdhelpers.settings import settings_from
 
 
@@ -108,3 +110,18 @@ def test_a_part_of_a_finished_run_is_not_taken_for_one(tmp_path, monkeypatch):
     container.run({"SM_INPUT_CONFIG_DIR": str(tmp_path), "SM_MODEL_DIR": str(tmp_path / "model")})
     assert [settings.resume for settings in seen] == [True]
     assert not (tmp_path / "ck" / "run").exists()
+
+
+def test_a_job_names_a_secret_and_its_container_reads_the_token(monkeypatch):
+    plan = JobPlan({"recipe": "sst2"}, hub_secret="team/hub", region="eu-west-1")
+    assert check(plan)["Environment"] == {"KD_HUB_SECRET": "team/hub", "AWS_DEFAULT_REGION": "eu-west-1"}
+    assert "secret:team/hub-*" in json.dumps(rights.role_policy(plan))
+    monkeypatch.setenv("HF_TOKEN", "before")
+    with mock_aws():
+        session = boto3.Session("nobody", "nothing", region_name="eu-west-1")
+        session.client("secretsmanager").create_secret(Name="team/hub", SecretString="hf_of_the_secret")
+        monkeypatch.setattr(boto3, "client", session.client)
+        container.read_hub_token(plan.all_environment | {"HF_TOKEN": "a rehearsal's"})
+        assert os.environ["HF_TOKEN"] == "before", "the reader's own, in a rehearsal"
+        container.read_hub_token(plan.all_environment)
+    assert os.environ["HF_TOKEN"] == "hf_of_the_secret"

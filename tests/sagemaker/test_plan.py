@@ -82,6 +82,7 @@ FAULTS = {
     "no tracking server": (lambda p: replace(with_options(p, report_to="mlflow"), mlflow="mine"), "--mlflow mine"),
     "reports to nowhere": (lambda p: with_options(p, report_to="mlflow"), "go together"),
     "reports nothing": (lambda p: replace(p, mlflow="http://127.0.0.1:5000"), "go together"),
+    "the token itself": (lambda p: replace(p, hub_secret="hf_" + "a" * 30), "not the token itself"),
     "our variable": (lambda p: replace(p, environment={"KD_HOME": "x"}), "environment KD_HOME"),
     "a quote in a variable": (lambda p: replace(p, environment={"A": "it's"}), "environment A"),
     "a secret variable": (lambda p: replace(p, environment={"HF_TOKEN": "hf"}), "looks like a secret"),
