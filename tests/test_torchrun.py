@@ -12,6 +12,8 @@ from tests.distillation.test_trainer import made_rows
 from tests.runs import command, files, teacher  # noqa: F401  (fixtures)
 from tests.tiny import save_model, tiny_bert, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 def torchrun(home, *argv):
     """A module run in two processes, whose cache is below `home`."""

@@ -5,11 +5,6 @@ from pathlib import Path
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
-TITLES = {
-    "embeddings": "Word embeddings frozen or trained",
-    "all labels": "Every label known, to the teacher, too",
-}
-
 
 def main(argv: list[str]) -> None:
     """Run what the file does not hold yet, and print all of it. Raises UserError for options that make no sense."""
@@ -34,12 +29,11 @@ def main(argv: list[str]) -> None:
         print((100 * experiments.sizes(runs)).round(1).to_string(na_rep=""))
         large = 100 * runs[runs["variant"] == "MPNet teacher"]["test_accuracy"].mean()
         print(f"MPNet itself: {large:.1f}; MiniLM's teacher is the table's 6 layers on labels.")
-    for group, title in TITLES.items():
-        rows = runs[runs["group"] == group]
-        if len(rows):
-            print(f"\n{title} (mean test accuracy in %, seconds of training, seeds).")
-            shown = rows.groupby("variant", sort=False)[["test_accuracy", "seconds"]].mean().mul([100, 1]).round(1)
-            print(shown.assign(seeds=rows.groupby("variant").size()).to_string(na_rep=""))
+    trained = runs[runs["group"] == "embeddings"]
+    if len(trained):
+        print("\nWord embeddings frozen or trained (mean test accuracy in %, seconds of training, seeds).")
+        shown = trained.groupby("variant", sort=False)[["test_accuracy", "seconds"]].mean().mul([100, 1]).round(1)
+        print(shown.assign(seeds=trained.groupby("variant").size()).to_string())
     if options.figure:
         from kdhelpers.workshop import figures
 

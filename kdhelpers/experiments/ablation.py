@@ -41,7 +41,6 @@ class Variant:
     epochs: float = 3  # passes over the largest set of rows: every variant takes as many steps as that makes
     recipe: str = "movie-snippets"  # whose teacher
     embeddings: bool = False  # the word embeddings are trained, too
-    taught_with: str = "2,000"  # whose labels its teacher has seen: "2,000" or "all"
 
 
 SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}
@@ -72,11 +71,6 @@ GROUPS = {
         for what, start, soft in (("logits", "teacher", True), ("labels", "backbone", False))
         for how in ("frozen", "trained")
     ),
-    # where every label is known: without a teacher, and with one that has seen them all, too
-    "all labels": (
-        Variant("every label, no teacher", start="backbone", labels="all", soft=False, taught_with="all"),
-        Variant("every label + logits", labels="all", taught_with="all"),
-    ),
     # every student from MiniLM's backbone, whoever teaches it
     "small": tuple(
         Variant(f"{size}, {who}", start="backbone", soft=who != "labels", layers=layers, recipe=name)
@@ -85,14 +79,9 @@ GROUPS = {
         if f"{size}, {who}" not in SAME_AS
     ),
 }
-ASKED_FOR = ("embeddings", "all labels", "small")  # the last needs the large teacher, half an hour a seed
+ASKED_FOR = ("embeddings", "small")  # the second needs the large teacher, half an hour a seed
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
-# the teachers' rows: group and name, by recipe and by the labels that they have seen
-TEACHERS = {
-    ("movie-snippets", "2,000"): ("teacher", "teacher"),
-    ("movie-snippets", "all"): ("all labels", "teacher, every label"),
-    ("movie-snippets-base", "2,000"): ("small", "MPNet teacher"),
-}
+TEACHERS = {"movie-snippets": "teacher", "movie-snippets-base": "MPNet teacher"}  # their rows' names
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
            "int8_accuracy", "seconds", "right"]  # fmt: skip
@@ -115,7 +104,7 @@ def rows_for(variant: Variant, kit: Prepared) -> Dataset:
     rows = kit.splits["train"]
     if variant.hard:
         return distillation.hard_answers(rows)
-    if variant.labels == "all" and variant.taught_with != "all":
+    if variant.labels == "all":
         if kit.settings.source != "movie-snippets":
             raise UserError(f"{variant.name!r} needs the label of every row: only those of movie-snippets are known")
         everything = data.movie_snippets(labelled=10**9).splits["train"]
@@ -178,12 +167,12 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
     wanted = [(seed, one) for seed in range(first_seed, first_seed + seeds) for name in groups for one in GROUPS[name]]
     missing = [(seed, one) for seed, one in wanted if (one.name, seed) not in kept]
     log.info("%d of %d students are to be trained", len(missing), len(wanted))
-    kit, taught = None, None
+    kit = None
     for done, (seed, one) in enumerate(missing):
-        if kit is None or taught != (seed, one.recipe, one.taught_with):
-            kit, taught = kit_for(one, seed), (seed, one.recipe, one.taught_with)
-            group, teacher = TEACHERS[one.recipe, one.taught_with]
+        if kit is None or (kit.settings.seed, kit.settings.recipe) != (seed, one.recipe):
+            kit, teacher = distillation.prepare(recipe(one.recipe, seed=seed)), TEACHERS[one.recipe]
             if (teacher, seed) not in kept:
+                group = "teacher" if teacher == "teacher" else "small"
                 runs = add_row(runs, row_for(teacher, group, kit, kit.teacher), path)
                 kept.add((teacher, seed))
         started = time.perf_counter()
@@ -195,19 +184,6 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
             rest = seconds * sum(work(other) for _, other in missing[1:]) / work(one)
             log.info("that took %.0f s: about %.0f minutes for the other %d", seconds, rest / 60, len(missing) - 1)
     return runs
-
-
-def kit_for(variant: Variant, seed: int) -> Prepared:
-    """Rows, and the teacher that has seen the labels that the variant says: of all of them, the same rows as files."""
-    if variant.taught_with != "all":
-        return distillation.prepare(recipe(variant.recipe, seed=seed))
-    rows = data.movie_snippets(labelled=10**9)
-    with tempfile.TemporaryDirectory() as folder:
-        files = {name: str(Path(folder, f"{name}.csv")) for name in rows.splits}
-        for name, split in rows.splits.items():
-            names = [rows.label_names[label] for label in split["label"]]
-            pd.DataFrame({"text": split["text"], "label": names}).to_csv(files[name], index=False)
-        return distillation.prepare(recipe(variant.recipe, seed=seed, **files))
 
 
 def work(variant: Variant) -> float:

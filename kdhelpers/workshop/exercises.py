@@ -6,6 +6,7 @@ passed; not yet, with what is wrong; not attempted (the answer is still `...`). 
 import dataclasses
 import functools
 import math
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -254,7 +255,11 @@ FOREST = {  # comparisons that nobody made, for 05b: three seeds' differences in
 @_check
 def forest_plot(answer: tuple[str, str]) -> str | None:
     """05b: the letters of the comparisons that show a difference, and of those that rule out a gain of 2 points."""
-    shown, ruled_out = ({*str(letters).upper()} & {*FOREST} for letters in answer)
+    # "ADE" and "A, D and E" alike, but not the letters of "and"
+    words = [re.findall(r"[A-Za-z]+", letters if isinstance(letters, str) else " ".join(letters)) for letters in answer]
+    shown, ruled_out = (
+        {*"".join(word for word in said if word.lower() != "and").upper()} & {*FOREST} for said in words
+    )
     for name, one in FOREST.items():
         low, high = (100 * end for end in one.interval95)
         where = f"{name}'s interval goes from {low:+.1f} to {high:+.1f}: it"
@@ -361,7 +366,7 @@ def rule(answer: Callable) -> str | None:
     if (shares < 0).any() or not np.allclose(shares.sum(1), 1):
         return "each row holds two probabilities that sum to 1"
     accuracy = (shares.argmax(-1) == np.array(rows["label"][:])).mean()
-    return None if accuracy > 0.55 else f"it is right on {100 * accuracy:.1f} % of the validation rows"
+    return None if accuracy > 0.53 else f"it is right on {100 * accuracy:.1f} % of the validation rows"
 
 
 @_check

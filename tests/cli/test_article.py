@@ -16,6 +16,8 @@ from tests.data.test_hub import CARD
 from tests.hub_server import COMMIT, running_hub
 from tests.tiny import save_model, teachable_rows, tiny_distilbert, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 SST2 = recipe("sst2")
 
 

@@ -102,6 +102,7 @@ PRESS = (  # a real signal in a real process, sent the moment the student's firs
 )
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_checkpoints_and_resume_ends_as_if_unbroken(files, teacher, tmp_path, capsys):  # noqa: F811
     line = command(files, teacher, tmp_path / "cut", epochs=3)
     done = subprocess.run([sys.executable, "-c", PRESS, *line], capture_output=True, text=True, timeout=240)

@@ -115,6 +115,7 @@ def test_the_folder_speaks_for_itself_without_torch(exported):
     assert len([line for line in lines if line and not line.startswith('"""')]) < 45, "short enough to be read"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "mpnet"])
 def test_the_last_layer_is_computed_for_the_first_token_only(family, tmp_path, monkeypatch):
     """The same logits as from the whole layer, and the model that came in stays as it was."""

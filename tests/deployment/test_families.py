@@ -12,6 +12,8 @@ from kdhelpers.deployment import graph
 from tests.deployment.test_export import torch_logits
 from tests.tiny import FAMILIES, POSITIONS, family_tokenizer, save_model, tiny_model
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["good", "an awful film with a dull plot, and 3 lovely scenes", "never " * 300, "?!"]
 
 

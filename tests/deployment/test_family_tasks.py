@@ -17,6 +17,8 @@ from kdhelpers.runtime import this_machine
 from kdhelpers.settings import recipe
 from tests.tiny import FAMILIES, family_tokenizer, save_model, tiny_model
 
+pytestmark = pytest.mark.slow
+
 ONE = ["good", "an awful film with a dull plot", "never " * 100]
 TWO = ["the story is fine", "it was a lovely winter", "always " * 100]
 READ = {"bert", "electra"}  # to which text a token belongs: with the tokenizers of the tests, the others are not told

@@ -70,6 +70,7 @@ def delivering(aws, rehearsed, monkeypatch):
     monkeypatch.setattr(cloud, "describe", described)
 
 
+@pytest.mark.slow
 def test_launch_follow_and_bring_home(aws, delivering, plan, rehearsed, tmp_path, capsys):
     options = ["--role", ROLE, "--bucket", "mine", "--tag", "team=a", *as_argv(plan)]
     home, full = tmp_path / "home", tmp_path / "full"
@@ -93,6 +94,7 @@ def test_launch_follow_and_bring_home(aws, delivering, plan, rehearsed, tmp_path
     assert "--output" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_launching_and_following_are_two_steps_too(aws, delivering, capsys):
     assert main(["sagemaker", "launch", "--yes", "--recipe", "sst2", "--role", ROLE, "--bucket", "mine"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "status" in line]

@@ -11,6 +11,8 @@ import pytest
 from kdhelpers.__main__ import main
 from kdhelpers.sagemaker import endpoints, inference
 
+pytestmark = pytest.mark.slow  # on what a rehearsed job has left
+
 AS_THE_CONTAINER_CALLS_IT = """
 import importlib, json, sys
 folder, *texts = sys.argv[1:]

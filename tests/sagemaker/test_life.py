@@ -52,6 +52,7 @@ def said(capsys, *command, code=0):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_from_a_plan_to_an_empty_account(aws, calls, plan, rehearsed, tmp_path, capsys, monkeypatch):
     jobs = sagemaker_backends["123456789012"]["us-east-1"].training_jobs
     stand(aws, "anns", project="distilling-bert", owner="user/ann")

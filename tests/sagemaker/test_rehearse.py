@@ -19,6 +19,8 @@ from kdhelpers.errors import UserError
 from kdhelpers.sagemaker.sdk import METRICS
 from tests.sagemaker.conftest import as_argv, rehearse, with_options
 
+pytestmark = pytest.mark.slow
+
 
 def fresh_copy(staged, folder):
     """What `stage` laid out, again: the drivers name their folder, so the text is changed with it."""

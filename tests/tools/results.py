@@ -27,7 +27,6 @@ PAIRS = (
     ("+ hard answers on all texts", CONTROL),
     ("all 8,070 labels, no teacher", STUDENT),
     ("all 8,070 labels + logits", "all 8,070 labels, no teacher"),
-    ("every label + logits", "every label, no teacher"),
     ("logits, embeddings trained", "logits, embeddings frozen"),
     ("labels, embeddings trained", "labels, embeddings frozen"),
 )

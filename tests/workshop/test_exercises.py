@@ -199,9 +199,10 @@ EXERCISES = {
         ],
     ),
     "forest_plot": (
-        [("ADE", "BDE"), ["eda", "E D B"]],
+        [("ADE", "BDE"), ["eda", "E D B"], ("A, D and E", "B, D and E"), (["A", "D", "E"], ["b", "d", "e"])],
         [
             (("ACDE", "BDE"), "C's interval goes from -1.1 to +4.8: it holds 0"),
+            (("A and E", "BDE"), "D's interval"),  # the d of "and" is no answer
             (("AE", "BDE"), "D's interval goes from -2.9 to -0.4: it leaves 0 out"),
             (("ADE", "DE"), "B's interval goes from -0.8 to +1.4: it ends below 2"),
             (("ADE", "ABDE"), "A's interval goes from +0.9 to +3.9: it reaches 2"),
