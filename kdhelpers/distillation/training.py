@@ -93,6 +93,7 @@ def training_arguments(training: Training) -> DistillationTrainingArguments:
     every = max(1, round(steps / max(1, round(settings.epochs))))
     fields: dict[str, Any] = {
         "output_dir": str(training.folder),
+        "run_name": training.name,  # what a tracker calls it
         "max_steps": steps,
         "per_device_train_batch_size": settings.batch_size,
         "per_device_eval_batch_size": 64,

@@ -42,6 +42,7 @@ def weights(result):
 def test_precision_steps_and_the_choice_of_a_checkpoint_reach_trainer(how, precision, wanted):
     machine = dataclasses.replace(FP32, precision=precision)
     made = training_arguments(dataclasses.replace(changed(how, warmup=0.25), machine=machine))
+    assert made.run_name == how.name, "a tracker shows control and student apart"
     assert (made.bf16, made.fp16) == wanted
     assert (made.max_steps, made.eval_steps, made.save_steps, made.warmup_steps) == (12, 4, 4, 3)
     assert (made.load_best_model_at_end, made.metric_for_best_model) == (True, "accuracy")
