@@ -20,8 +20,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--figure", help="also draw the ablation into this PNG file")
     options = parser.parse_args(argv)
     unknown = [group for group in options.groups if group not in groups]
-    if unknown or options.seeds < 1:
-        raise UserError(f"--groups are {', '.join(groups)} and --seeds at least 1, not {unknown or options.seeds}")
+    if unknown:
+        raise UserError(f"no group {unknown[0]!r}: --groups are {', '.join(groups)}")
+    if options.seeds < 1:
+        raise UserError(f"--seeds is at least 1, not {options.seeds}")
     runs = experiments.run_ablation(options.groups, options.seeds, Path(options.output))
     print("", experiments.main_table(runs), sep="\n")
     if (runs["group"] == "small").any():

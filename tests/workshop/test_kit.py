@@ -47,7 +47,7 @@ def test_a_command_says_here_what_it_says_in_a_terminal(capsys):
     assert "did you mean --temperature?" in captured.out
     assert captured.err == ""
     assert workshop.command('ablation --groups "a b"') == 2
-    assert "['a b']" in capsys.readouterr().out, "a quoted value is one"
+    assert "no group 'a b'" in capsys.readouterr().out, "a quoted value is one"
 
 
 @pytest.fixture
