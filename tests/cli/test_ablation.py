@@ -48,7 +48,7 @@ def test_the_figure_is_drawn_where_it_is_asked_for(runs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--groups", "helps", "nothing"], "not ['nothing']"),
+        (["--groups", "helps", "nothing"], "no group 'nothing'"),
         (["--seeds", "0"], "not 0"),
         (["--seed", "3"], "did you mean --seeds?"),
         (["--seeds", "three"], "three"),
