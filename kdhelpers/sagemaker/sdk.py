@@ -115,7 +115,8 @@ def image_address(scope: str, region: str, instance: str) -> str:
         address = look_up(version, torch)
     except (KeyError, ValueError) as error:
         hint = f"a machine with a GPU ({', '.join(PRICES)})" if scope == "training" else "ml.m5.large"
-        raise UserError(f"no {scope} image for {instance} in {region}: take {hint}, or region us-east-1") from error
+        elsewhere = "" if region == "us-east-1" else ", or region us-east-1"
+        raise UserError(f"no {scope} image for {instance} in {region}: take {hint}{elsewhere}") from error
     if scope == "training":
         return f"{address.split(':')[0]}:{TRAINING_TAG}"
     return address.replace(version, INFERENCE_VERSION)
