@@ -113,7 +113,7 @@ def _rehearse(plan: JobPlan, options: Namespace) -> list[str]:
     result = sagemaker.rehearse(plan, folder, python, say=lambda line: print(line, flush=True))
     left = f"The model folder: {result.model}"
     if plan.stage == "label":
-        left = f"The teacher's answers, for --logits: {result.model.parent / 'checkpoints'}"
+        left = f"The teacher's answers, for --answers: {result.model.parent / 'checkpoints'}"
     return [f"The rehearsal is done in {result.seconds:.0f} s.", sagemaker.PROVES, left]
 
 

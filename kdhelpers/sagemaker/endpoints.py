@@ -16,7 +16,7 @@ from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import sdk
 from kdhelpers.sagemaker.cloud import located
 from kdhelpers.sagemaker.leftovers import delete_all, delete_folder
-from kdhelpers.sagemaker.plan import HOSTING, SERVERLESS_SECOND, JobPlan, listed
+from kdhelpers.sagemaker.plan import HOSTING, SERVERLESS_SECOND, JobPlan
 from kdhelpers.sagemaker.sdk import aws_errors, explain
 
 MEMORY_MB = 3072  # a PyTorch student's worker takes 0.8 GiB; more memory is more of a processor, too
@@ -123,11 +123,9 @@ def _requests(plan: JobPlan, instance: str | None, name: str, archive: str, sess
         "ExecutionRoleArn": plan.role,
         "PrimaryContainer": {"Image": image, "ModelDataUrl": archive},
     }
-    vpc = ours.get("VpcConfig")
-    if plan.subnets and plan.security_groups:
-        vpc = {"Subnets": listed(plan.subnets), "SecurityGroupIds": listed(plan.security_groups)}
-    if vpc and instance:  # a serverless endpoint has none
-        model["VpcConfig"] = vpc
+    place = sdk.vpc(plan, ours)
+    if place and instance:  # a serverless endpoint has none
+        model["VpcConfig"] = place
     if instance and (plan.network_isolation or ours.get("EnableNetworkIsolation")):
         model["EnableNetworkIsolation"] = True
     how: dict[str, Any] = {"InstanceType": instance, "InitialInstanceCount": 1}

@@ -1,6 +1,6 @@
 """Which calls the commands make to AWS, and the least rights that they and the job's role need.
 
-`CALLS` is held against the calls that a recorded run of every command makes (`tests.tools.aws_calls`).
+`CALLS` is held against the calls that a recorded run of every command makes (tests/sagemaker/test_life.py).
 """
 
 import json

@@ -149,6 +149,13 @@ def defaults(session: Any, section: str = "TrainingJob") -> dict:
     return (session.sagemaker_config or {}).get("SageMaker", {}).get(section) or {}
 
 
+def vpc(plan: JobPlan, theirs: dict) -> dict[str, list[str]]:
+    """Subnets and SecurityGroupIds: the plan's, else those of an administrator's section `theirs`; {} for none."""
+    if plan.subnets and plan.security_groups:
+        return {"Subnets": listed(plan.subnets), "SecurityGroupIds": listed(plan.security_groups)}
+    return theirs.get("VpcConfig", {})
+
+
 def default_tags(session: Any) -> dict[str, str]:
     """The tags that an administrator wants on training jobs, and that we put on all that we make."""
     return {tag["Key"]: tag["Value"] for tag in defaults(session).get("Tags", [])}
@@ -208,10 +215,10 @@ def _from_the_account(plan: JobPlan, session: Any) -> dict[str, Any]:
     from sagemaker.core.training import configs
 
     theirs = defaults(session)
-    vpc, output = theirs.get("VpcConfig", {}), theirs.get("OutputDataConfig", {})
+    place, output = vpc(plan, theirs), theirs.get("OutputDataConfig", {})
     network = {
-        "subnets": listed(plan.subnets) if plan.subnets else vpc.get("Subnets"),
-        "security_group_ids": listed(plan.security_groups) if plan.security_groups else vpc.get("SecurityGroupIds"),
+        "subnets": place.get("Subnets"),
+        "security_group_ids": place.get("SecurityGroupIds"),
         "enable_network_isolation": plan.network_isolation or theirs.get("EnableNetworkIsolation"),
     }
     result = {
