@@ -83,7 +83,11 @@ class RunSettings:
     train: str | None = _option(None, "Your training rows: .csv, .tsv, .jsonl, .parquet. No label or -100: unlabelled.")
     validation: str | None = _option(None, "Your validation rows (default: a tenth of the labelled training rows).")
     test: str | None = _option(None, "Your test rows (default: a tenth of the labelled training rows).")
-    unlabelled: str | None = _option(None, "More text without labels: like --train, or .txt with a text a line.")
+    unlabelled: str | None = _option(
+        None,
+        "More text without labels, beside whatever rows: like --train, or .txt with a text a line, or other-snippets, "
+        "13,485 texts that no recipe needs labels of.",
+    )
     text_column: str = _option("text", "Name of the text column.")
     text_pair_column: str | None = _option(None, "Name of the column with the second text, where a row is a pair.")
     label_column: str = _option("label", "Name of the label column.")
@@ -437,7 +441,7 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
         raise UserError("give --teacher or --teacher-answers, not both")
     if "train" in given and "dataset_id" in given:
         raise UserError("give --train or --dataset-id, not both")
-    for option in ("validation", "test", "unlabelled"):
+    for option in ("validation", "test"):
         if option in given and "train" not in given:
             raise UserError(f"{dashed(option)} goes with --train: a recipe brings its own rows")
     if "train" in given:

@@ -1,11 +1,12 @@
 """Rows: the default snippets, the reader's own files, the Hugging Face Hub; labels, splits, leaks and tokens."""
 
-from kdhelpers.data.files import digests, read_file, read_records
+from kdhelpers.data.files import OF_THE_PACKAGE, digests, located, read_file, read_records
 from kdhelpers.data.hub import hub_message
 from kdhelpers.data.packages import download_package
 from kdhelpers.data.rows import SPLIT_SEED, TEACHER_LOGITS, UNLABELLED, Rows, fold, normal_label, texts_of
 from kdhelpers.data.snippets import (
     fetch_movie_snippets,
+    fetch_other_snippets,
     movie_ratings,
     movie_snippets,
     read_movie_snippets,
@@ -15,8 +16,9 @@ from kdhelpers.data.splits import leaking_rows, load_rows, padding_share, thin_o
 from kdhelpers.data.task import PROBLEM_TYPES, SEPARATOR, Task, has_label, joined, predictions, probabilities
 
 __all__ = [
-    "PROBLEM_TYPES", "Rows", "SEPARATOR", "SPLIT_SEED", "TEACHER_LOGITS", "Task", "UNLABELLED", "digests",
-    "download_package", "fetch_movie_snippets", "fold", "has_label", "hub_message", "joined", "leaking_rows",
-    "load_rows", "movie_ratings", "movie_snippets", "normal_label", "padding_share", "predictions", "probabilities",
-    "read_file", "read_movie_snippets", "read_records", "texts_of", "thin_out", "tokenise", "withhold_labels",
+    "OF_THE_PACKAGE", "PROBLEM_TYPES", "Rows", "SEPARATOR", "SPLIT_SEED", "TEACHER_LOGITS", "Task", "UNLABELLED",
+    "digests", "download_package", "fetch_movie_snippets", "fetch_other_snippets", "fold", "has_label",
+    "hub_message", "joined", "leaking_rows", "load_rows", "located", "movie_ratings", "movie_snippets",
+    "normal_label", "padding_share", "predictions", "probabilities", "read_file", "read_movie_snippets",
+    "read_records", "texts_of", "thin_out", "tokenise", "withhold_labels",
 ]  # fmt: skip

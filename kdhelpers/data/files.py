@@ -7,18 +7,22 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from kdhelpers.data.rows import Rows, checked_rows, require_column
+from kdhelpers.data.rows import UNLABELLED, Rows, checked_rows, require_column
+from kdhelpers.data.snippets import fetch_other_snippets
+from kdhelpers.data.task import Task
 from kdhelpers.errors import UserError
 from kdhelpers.settings import FILES, ROW_FILES, RunSettings
 
 QUOTED_AS_IN_CSV = re.compile('"[^"]*(""[^"]*)+"')
+OF_THE_PACKAGE = {"other-snippets": fetch_other_snippets}  # text that can be named like a file
 Records = Iterator[tuple[str, list, list]]  # where a row begins, the names of its columns, its values
 
 
@@ -40,10 +44,28 @@ def file_rows(settings: RunSettings) -> Rows:
     return Rows(splits, [], notes=[f"rows read: {', '.join(read)}"])
 
 
+def with_more_text(rows: Rows, settings: RunSettings) -> Rows:
+    """The rows of another source than files, and beside its training rows those of --unlabelled. Raises UserError."""
+    if not settings.unlabelled:
+        return rows
+    read = read_file(settings.unlabelled, settings.text_column, None, settings.text_pair_column)
+    if "id" in rows.splits["train"].column_names:  # its labels are what a model learns from, and no names any more
+        none = float("nan") if rows.task is Task.NUMBER else UNLABELLED
+        read = [{"id": f"unlabelled-{n}", "text": row["text"], "label": none} for n, row in enumerate(read)]
+    train = concatenate_datasets([rows.splits["train"], Dataset.from_list(read)])
+    notes = [*rows.notes, f"{len(read):,} texts without labels join the training rows: {settings.unlabelled}"]
+    return replace(rows, splits=DatasetDict(rows.splits | {"train": train}), notes=notes)
+
+
+def located(path: str) -> Path:
+    """Where rows that are named like a file lie; the text that `OF_THE_PACKAGE` names is fetched. Raises UserError."""
+    return OF_THE_PACKAGE[path]() if path in OF_THE_PACKAGE else Path(path).expanduser()
+
+
 def digests(settings: RunSettings) -> dict[str, str]:
     """The sha256 of every file that the settings name: a run is only resumed with the rows that it began with."""
     named = {name: getattr(settings, name) for name in FILES}
-    files = {name: Path(path).expanduser() for name, path in named.items() if path}
+    files = {name: located(path) for name, path in named.items() if path}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
 
 
@@ -67,7 +89,7 @@ def read_records(path: str, wanted: list[str]) -> list[tuple[str, dict]]:
 
     A .txt file has one column, the first of `wanted`, or "text". Raises UserError, naming file and line.
     """
-    file = Path(path).expanduser()
+    file = located(path)
     if not file.is_file():
         raise UserError(f"no file {path}")
     if file.suffix.lower() not in READERS:

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
 from transformers import PreTrainedTokenizerBase
 
-from kdhelpers.data.files import file_rows
+from kdhelpers.data.files import file_rows, with_more_text
 from kdhelpers.data.hub import hub_rows
 from kdhelpers.data.labels import coded
 from kdhelpers.data.rows import SPLIT_SEED, Rows, columns_of, row_keys, texts_of
@@ -33,13 +33,14 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None, task:
     """
     own = DATA_SETS.get(settings.dataset_id or settings.source)
     if own:
-        rows = own()
+        rows = with_more_text(own(), settings)
         if settings.task not in ("auto", rows.task) or settings.text_pair_column or settings.label_separator:
             raise UserError(
                 f"--task, --text-pair-column and --label-separator are for other rows: these are {rows.task}"
             )
     else:
-        rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
+        of_hub = settings.source == "hub"
+        rows = with_more_text(hub_rows(settings), settings) if of_hub else file_rows(settings)
         rows = _carved(coded(rows, settings, label_names or [], task))
     rows = check_leakage(rows, settings.drop_leaks)
     learnt_from_teacher = label_names and settings.alpha == 0  # then no label is needed, and there is no control

@@ -150,6 +150,8 @@ def channels(plan: JobPlan) -> dict[str, Path | str]:
 
 def _input(name: str, value: str) -> Path | str | None:
     """Where an input lies, here or in S3; None for a model of the Hub. Raises UserError where it cannot be one."""
+    if name in FILES and value in data.OF_THE_PACKAGE:
+        return data.located(value)
     endings = (*ENDINGS, ".txt") if name == "unlabelled" else ENDINGS
     if name in FILES and not value.lower().endswith(endings):
         raise UserError(f"{dashed(name)} {value}: rows are a file whose name ends in {' or '.join(endings)}")

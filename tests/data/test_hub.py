@@ -116,6 +116,18 @@ def test_a_training_row_may_lack_its_label(hub, kind):
     assert len(rows.label_names) == 2
 
 
+@pytest.mark.parametrize("kind", LABELS)
+def test_more_text_joins_the_training_rows(hub, kind, tmp_path):
+    feature, labels, names = LABELS[kind]
+    more = tmp_path / "more.txt"
+    more.write_text("one more\nand another\n")
+    tables = {"train": split("train", labels * 30), "test": split("test", labels * 2)}
+    rows = hub(tables, feature, unlabelled=str(more))
+    assert rows.counts()["unlabelled"] == 2
+    assert rows.splits["train"]["text"][-2:] == ["one more", "and another"]
+    assert rows.label_names == names
+
+
 def test_a_test_row_may_not(hub):
     with pytest.raises(UserError, match="test, row 3 has no label"):
         hub({"train": split("train", [0, 1] * 10), "test": split("test", [0, 1, -1, 1])}, NAMES)

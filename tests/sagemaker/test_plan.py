@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from kdhelpers import data
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import JobPlan, gpus, most_expensive, plan_lines
 from kdhelpers.sagemaker.plan import channels, container_hyperparameters, plan_problems
@@ -118,6 +119,16 @@ def test_a_students_layers_and_the_inputs_are_looked_at(plan, tmp_path):
         assert len(plan_problems(replace(plan, hyperparameters=options | wrong))) == 1, wrong
     assert plan_problems(with_options(plan, student_layers=2)) == []
     assert plan_problems(with_options(plan, unlabelled="s3://bucket/corpus.txt")) == []
+
+
+def test_text_of_the_package_goes_with_the_job(plan, monkeypatch, tmp_path):
+    there = tmp_path / "other_snippets.txt"
+    there.write_text("one\n")
+    monkeypatch.setitem(data.OF_THE_PACKAGE, "other-snippets", lambda: there)
+    named = with_options(plan, unlabelled="other-snippets")
+    assert plan_problems(named) == []
+    assert channels(named)["unlabelled"] == there
+    assert container_hyperparameters(named)["unlabelled"].endswith("/unlabelled/other_snippets.txt")
 
 
 def test_teacher_and_student_are_folders_whatever_their_names_look_like(plan):
