@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 HIDDEN_STATES = ("none", "pkd", "tinybert", "minilm")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
-CONTROLS = ("none", "one", "all")
+CONTROLS = ("none", "one", "two", "all")
 TASKS = ("auto", "one-label", "several-labels", "number")
 GLUE = {  # the columns of text in nyu-mll/glue, by configuration
     **dict.fromkeys(("sst2", "cola"), ("sentence", None)),
@@ -131,7 +131,7 @@ class RunSettings:
     # the students' training
     epochs: float = _option(3, "Passes of the student over all rows.", _positive, also=("num_train_epochs",))
     batch_size: int = _option(32, "Rows a process and step.", _positive, also=("per_device_train_batch_size",))
-    learning_rate: float = _option(1e-4, "Peak learning rate of student and control.", _positive)
+    learning_rate: float = _option(1e-4, "Peak learning rate of the student.", _positive)
     warmup: float = _option(0.1, "Share of all steps over which the learning rate rises.", _share)
     alpha: float = _option(0.0, "Weight of the labels' loss, 0 to 1; the rest goes to the teacher.", _share)
     temperature: float = _option(2.0, "Divides both models' logits in the teacher's part of the loss.", _positive)
@@ -145,16 +145,19 @@ class RunSettings:
         1.0, "Weight of that loss, on top of the others.", _positive, also=("states_weight",)
     )
     train_embeddings: bool = _option(False, "Train the word embeddings too (default: frozen).")
-    dropout: float | None = _option(
-        None, "Dropout of control and student in training (default: the model's own).", _below_one
+    dropout: float | None = _option(None, "Dropout of the student in training (default: the model's own).", _below_one)
+    # the controls' training, where it is not the student's
+    control_learning_rate: float | None = _option(
+        None, "Peak learning rate of the controls (default: --learning-rate).", _positive
     )
+    control_dropout: float | None = _option(None, "Dropout of the controls (default: --dropout).", _below_one)
     # the run
     seed: int = _option(42, "Seed of the first run.")
     seeds: int = _option(1, "How many runs, with seeds seed, seed + 1, ...; prints mean and spread.", _positive)
     controls: str = _option(
-        "one",
-        "What stands beside the student: none; one, the control that learns without a teacher; or all, also a control "
-        "with another seed, and the student on the teacher's hard answers.",
+        "two",
+        "What stands beside the student: none; one, the control that learns without a teacher; two, also the same with "
+        "another seed, which shows what luck does; or all, also the student on the teacher's hard answers.",
         _one_of(*CONTROLS),
     )
     precision: str = _option("auto", f"One of {', '.join(PRECISIONS)}.", _one_of(*PRECISIONS))

@@ -15,7 +15,10 @@ from filelock import FileLock, Timeout
 
 from kdhelpers.errors import UserError
 
-ADDED = {"task": "auto", "text_pair_column": None, "label_separator": None}  # options younger than caches that we keep
+# options younger than caches that we keep, with their defaults
+ADDED = {"task": "auto"} | dict.fromkeys(
+    ("text_pair_column", "label_separator", "control_learning_rate", "control_dropout")
+)
 NOT_COMPUTED_BY = ("overwrite", "resume", "output", "checkpoints")  # options that do not change a run's result
 
 

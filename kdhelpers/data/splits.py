@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +21,11 @@ from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
 
 # by the name that --dataset-id takes
-DATA_SETS: dict[str, Callable[[], Rows]] = {"movie-snippets": movie_snippets, "movie-ratings": movie_ratings}
+DATA_SETS: dict[str, Callable[[], Rows]] = {
+    "movie-snippets": movie_snippets,
+    "movie-snippets-labelled": partial(movie_snippets, labelled=10**9),  # no label withheld
+    "movie-ratings": movie_ratings,
+}
 Table = TypeVar("Table", Dataset, DatasetDict)
 
 

@@ -18,6 +18,7 @@ from kdhelpers.distillation.prepared import (
     build_control,
     build_student,
     labelled,
+    of_control,
     on_labels,
     prepare,
     train_student,
@@ -70,13 +71,15 @@ def inputs(settings: RunSettings, teacher: Answers | None = None) -> dict[str, s
 def _several_runs(settings: RunSettings, work: Path, teacher: Answers | None) -> dict:
     """One run a seed, below `work`; returns the summary over them."""
     runs, predictions = [], []
+    # the controls of the other seeds are what a second one would show
+    alone = dataclasses.replace(settings, seeds=1, controls={"two": "one"}.get(settings.controls, settings.controls))
     for seed in range(settings.seed, settings.seed + settings.seeds):
         folder = work / f"seed-{seed}"
         if (folder / "metrics.json").is_file():
             log.info("seed %d: already done before the interruption", seed)
         else:
             folder.mkdir(exist_ok=True)
-            _one_run(dataclasses.replace(settings, seed=seed, seeds=1), folder, teacher)
+            _one_run(dataclasses.replace(alone, seed=seed), folder, teacher)
         if runtime.is_main():
             runs.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
             predictions.append(pd.read_csv(folder / "predictions.csv", keep_default_na=False, na_values=[""]))
@@ -122,9 +125,9 @@ def planned(prepared: Prepared, folder: Path) -> dict[str, tuple[Prepared, dict]
     if settings.controls == "none" or not len(few):
         log.info("no control%s: what the teacher adds is not measured", "" if len(few) else ", for want of labels")
     else:
-        plans["control"] = _with(prepared, on_labels(settings)), {"rows": few}
-        if settings.controls == "all":
-            plans["second_control"] = _with(prepared, on_labels(settings, seed=settings.seed + 1)), {"rows": few}
+        plans["control"] = _with(prepared, of_control(settings)), {"rows": few}
+        if settings.controls != "one":
+            plans["second_control"] = _with(prepared, of_control(settings, seed=settings.seed + 1)), {"rows": few}
     plans["student"] = prepared, {"rows": every_row, "teacher": live}
     if settings.controls == "all" and prepared.task is data.Task.NUMBER:
         log.info("no student on hard answers: a number has none, the teacher's answers are numbers themselves")

@@ -274,6 +274,12 @@ def on_labels(settings: RunSettings, **changes: Any) -> RunSettings:
     return dataclasses.replace(settings, alpha=1.0, hidden_states="none", **changes)
 
 
+def of_control(settings: RunSettings, **changes: Any) -> RunSettings:
+    """The settings of a control: no teacher, and a learning rate and dropout of its own where it has them."""
+    own = {"learning_rate": settings.control_learning_rate, "dropout": settings.control_dropout}
+    return on_labels(settings, **{name: value for name, value in own.items() if value is not None}, **changes)
+
+
 def train_teacher(prepared: Prepared, folder: Path | None) -> Fit:
     """A bare encoder fine-tuned on the labelled rows, with early stopping; cached.
 

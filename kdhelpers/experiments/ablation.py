@@ -8,7 +8,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Variant:
     epochs: float = 3  # passes over the largest set of rows: every variant takes as many steps as that makes
     recipe: str = "movie-snippets"  # whose teacher
     embeddings: bool = False  # the word embeddings are trained, too
+    settings: dict = field(default_factory=dict)  # options of the student that differ from the recipe's
+    prepared: dict = field(default_factory=dict)  # options of its rows and its teacher that differ from the recipe's
 
 
 SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}
@@ -50,6 +52,9 @@ SAME_AS: dict[str, str | None] = {
     "6 layers, MiniLM": None,
 }  # None: left out
 TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}
+MORE_TEXT = {"unlabelled": "other-snippets"}
+ALL_LABELS = {"dataset_id": "movie-snippets-labelled"}
+THREE_TEACHERS = {"teacher": ["minilm-l6-h384"] * 3}
 
 GROUPS = {
     "helps": (
@@ -78,10 +83,35 @@ GROUPS = {
         for size, layers in SIZES.items()
         if f"{size}, {who}" not in SAME_AS
     ),
-}
-ASKED_FOR = ("embeddings", "small")  # the second needs the large teacher, half an hour a seed
+    # the large teacher on 13,485 texts more, and on its own texts for as many steps
+    "text": (
+        *(
+            Variant(f"{size}, MPNet, more text", start="backbone", layers=layers, recipe="movie-snippets-base",
+                    prepared=MORE_TEXT)
+            for size, layers in SIZES.items()
+        ),
+        Variant("3 layers, MPNet, 8 epochs", start="backbone", epochs=8, recipe="movie-snippets-base"),
+    ),
+    # a search with as many trials for the control as for the student; the embeddings group's frozen ones are the fourth
+    "settings": (
+        *(
+            Variant(f"logits, lr {rate:g}, T {T}", settings={"learning_rate": rate, "temperature": T})
+            for rate, T in ((3e-4, 2), (1e-4, 4), (1e-4, 2))
+        ),
+        *(
+            Variant(f"labels, lr {rate:g}, dropout {dropout:g}", start="backbone", soft=False,
+                    settings={"learning_rate": rate, "dropout": dropout})
+            for rate, dropout in ((3e-4, 0.1), (1e-4, 0), (1e-4, 0.1))
+        ),
+    ),
+    # other teachers of the same kind
+    "teachers": (
+        Variant("logits of 3 teachers", prepared=THREE_TEACHERS),
+        Variant("all 8,070 labels + logits of a teacher that saw them", prepared=ALL_LABELS, settings={"alpha": 0.5}),
+    ),
+}  # fmt: skip
+ASKED_FOR = ("embeddings", "small", "text", "settings", "teachers")  # two need the large teacher, half an hour a seed
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
-TEACHERS = {"movie-snippets": "teacher", "movie-snippets-base": "MPNet teacher"}  # their rows' names
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
            "int8_accuracy", "seconds", "right"]  # fmt: skip
@@ -124,7 +154,7 @@ def begin(variant: Variant, kit: Prepared) -> tuple[Prepared, PreTrainedModel, d
         alpha = 0.5  # with every label known both voices are heard
     own: dict[str, Any] = {"alpha": alpha, "student_layers": variant.layers, "epochs": variant.epochs}
     own |= {"hidden_states": variant.hidden_states, "train_embeddings": variant.embeddings}
-    own |= STATIC if variant.layers == 0 else {}
+    own |= (STATIC if variant.layers == 0 else {}) | variant.settings
     settings = dataclasses.replace(kit.settings, **own)
     run = dataclasses.replace(kit, settings=settings)
     model = distillation.build_control(run) if variant.start == "backbone" else distillation.build_student(run)
@@ -167,13 +197,14 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
     wanted = [(seed, one) for seed in range(first_seed, first_seed + seeds) for name in groups for one in GROUPS[name]]
     missing = [(seed, one) for seed, one in wanted if (one.name, seed) not in kept]
     log.info("%d of %d students are to be trained", len(missing), len(wanted))
-    kit = None
+    kit, of = None, None
     for done, (seed, one) in enumerate(missing):
-        if kit is None or (kit.settings.seed, kit.settings.recipe) != (seed, one.recipe):
-            kit, teacher = distillation.prepare(recipe(one.recipe, seed=seed)), TEACHERS[one.recipe]
+        if kit is None or of != (seed, one.recipe, one.prepared):
+            of = seed, one.recipe, one.prepared
+            kit = distillation.prepare(recipe(one.recipe, seed=seed, **one.prepared))
+            teacher, group = teacher_row(one)
             if (teacher, seed) not in kept:
-                group = "teacher" if teacher == "teacher" else "small"
-                runs = add_row(runs, row_for(teacher, group, kit, kit.teacher), path)
+                runs = add_row(runs, scored_teacher(teacher, group, kit), path)
                 kept.add((teacher, seed))
         started = time.perf_counter()
         row = run_variant(one, kit)
@@ -184,6 +215,21 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
             rest = seconds * sum(work(other) for _, other in missing[1:]) / work(one)
             log.info("that took %.0f s: about %.0f minutes for the other %d", seconds, rest / 60, len(missing) - 1)
     return runs
+
+
+def teacher_row(variant: Variant) -> tuple[str, str]:
+    """Name and group of the row of a variant's teacher; more text is read by the same one."""
+    if variant.prepared in (ALL_LABELS, THREE_TEACHERS):
+        return ("teacher, all labels" if variant.prepared == ALL_LABELS else "3 teachers"), "teachers"
+    return ("MPNet teacher", "small") if variant.recipe == "movie-snippets-base" else ("teacher", "teacher")
+
+
+def scored_teacher(name: str, group: str, kit: Prepared) -> dict:
+    """The row of a kit's teacher: of one model, or of several together."""
+    answers = kit.answers
+    if answers is None:
+        return row_for(name, group, kit, kit.teacher)
+    return scored({"variant": name, "group": group}, kit, lambda split: answers[split])
 
 
 def work(variant: Variant) -> float:
@@ -197,11 +243,16 @@ def run_variant(variant: Variant, kit: Prepared) -> dict:
         return baseline_row(variant, kit)
     run, model, how = begin(variant, kit)
     fit = distillation.train_student(run, model, **how)
-    group = next((name for name, group in GROUPS.items() if variant in group), "")
+    group = group_of(variant)
     took = {"steps": how["steps"], "seconds": round(fit.seconds, 1)}
-    if group in ("long", "small"):  # what one would deploy
+    if group in ("long", "small", "text"):  # what one would deploy
         took["int8_accuracy"] = int8_accuracy(fit.model, kit)
     return row_for(variant.name, group, kit, fit.model) | took
+
+
+def group_of(variant: Variant) -> str:
+    """The group that a variant belongs to; empty for one of the reader's own."""
+    return next((name for name, group in GROUPS.items() if variant in group), "")
 
 
 def row_for(name: str, group: str, kit: Prepared, model: PreTrainedModel) -> dict:
@@ -215,7 +266,7 @@ def baseline_row(variant: Variant, kit: Prepared) -> dict:
     model = distillation.baseline_on(kit, rows_for(variant, kit), variant.soft)
     if model is None:
         raise UserError("no training row holds a word: there is nothing to count")
-    row = {"variant": variant.name, "group": "small", "parameters": models.baseline_parameters(model)}
+    row = {"variant": variant.name, "group": group_of(variant), "parameters": models.baseline_parameters(model)}
     return scored(row, kit, lambda split: models.baseline_logits(model, data.texts_of(kit.splits[split])))
 
 
@@ -303,9 +354,9 @@ def main_table(runs: pd.DataFrame) -> str:
 
 
 def sizes(runs: pd.DataFrame) -> pd.DataFrame:
-    """How small, and by whom taught: test accuracy over seeds, in fractions; a row a size, `TAUGHT_BY` across."""
+    """How small, and by whom taught: test accuracy over seeds, in fractions; a row a size, who taught it across."""
     means = summary(runs)["mean"]
-    names = {who: {size: f"{size}, {who}" for size in SIZES} for who in TAUGHT_BY}
+    names = {who: {size: f"{size}, {who}" for size in SIZES} for who in (*TAUGHT_BY, "MPNet, more text")}
     table = {
         who: {size: means.get(SAME_AS.get(name, name)) for size, name in row.items()} for who, row in names.items()
     }

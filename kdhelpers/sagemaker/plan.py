@@ -143,7 +143,7 @@ def channels(plan: JobPlan) -> dict[str, Path | str]:
     named = {name: getattr(settings, name) for name in FILES} | settings.teachers
     named |= {"student": student, "logits": plan.logits}
     found = {name: _input(name, value) for name, value in named.items() if value is not None}
-    if "movie-snippets" in (settings.source, settings.dataset_id) or settings.dataset_id == "movie-ratings":
+    if (settings.dataset_id or settings.source) in data.DATA_SETS:
         found["snippets"] = data.fetch_movie_snippets()
     return {name: place for name, place in found.items() if place is not None}
 

@@ -49,7 +49,7 @@ def test_a_run_leaves_what_it_says(files, teacher, tmp_path):  # noqa: F811
     assert read(output) == json.loads(json.dumps(metrics))
     assert metrics["rows"] == {"labelled": 160, "unlabelled": 80, "validation": 80, "test": 80}
     predictions = pd.read_csv(output / "predictions.csv")
-    names = ["baseline", "taught_baseline", "teacher", "control", "student"]
+    names = ["baseline", "taught_baseline", "teacher", "control", "second_control", "student"]
     columns = ["id", "text", "label", *names, "probability"]
     assert list(predictions.columns) == columns
     assert predictions["probability"].between(0.5, 1).all()
@@ -72,7 +72,27 @@ def test_a_run_leaves_what_it_says(files, teacher, tmp_path):  # noqa: F811
 def test_the_control_takes_as_many_steps_and_starts_where_the_teacher_did(files, teacher, tmp_path):  # noqa: F811
     distill(settings(files, teacher, tmp_path / "run"))
     log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
-    assert re.findall(r"(\w+): training for (\d+) steps", log) == [("control", "15"), ("student", "15")]
+    trained = re.findall(r"(\w+): training for (\d+) steps", log)
+    assert trained == [("control", "15"), ("second_control", "15"), ("student", "15")]
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_a_second_control_differs_in_its_seed_and_several_seeds_need_none(files, teacher, tmp_path):  # noqa: F811
+    metrics = distill(settings(files, teacher, tmp_path / "run"))
+    assert "a control with another seed" in metrics["two_controls"]["text"]
+    several = distill(settings(files, teacher, tmp_path / "several", seeds=2))
+    assert all("second_control" not in run for run in several["runs"])
+
+
+def test_a_control_has_a_learning_rate_and_a_dropout_of_its_own(files, teacher, tmp_path):  # noqa: F811
+    own = settings(files, teacher, tmp_path / "run", control_learning_rate=1e-5, control_dropout=0.3, dropout=0.0)
+    plans = {name: how[0].settings for name, how in pipeline.planned(prepare(own), tmp_path).items()}
+    assert [(plan.learning_rate, plan.dropout) for plan in plans.values()] == [
+        (1e-5, 0.3), (1e-5, 0.3), (own.learning_rate, 0.0)
+    ]  # fmt: skip
+    assert [plan.seed for plan in plans.values()] == [42, 43, 42]
+    control = prepared.build_control(dataclasses.replace(prepare(own), settings=plans["control"]))
+    assert control.dropout.p == 0.3
 
 
 @pytest.mark.usefixtures("no_picture")
@@ -99,7 +119,7 @@ def test_nothing_is_chosen_on_the_rows_that_are_reported(files, teacher, tmp_pat
     monkeypatch.setattr(prepared, "fit", watch)
     distill(settings(files, teacher, tmp_path / "run"))
     reported = set(pd.read_csv(tmp_path / "run" / "predictions.csv")["text"])
-    assert len(seen) == 2, "control and student"
+    assert len(seen) == 3, "two controls and the student"
     for learnt_from, chosen_on in seen:
         assert not reported & (learnt_from | chosen_on)
         assert not learnt_from & chosen_on
