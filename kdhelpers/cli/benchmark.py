@@ -7,10 +7,11 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
-from kdhelpers import data, deployment, storage
+from kdhelpers import data, deployment, models, storage
 from kdhelpers.cli.export import pair_column_of
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
@@ -53,6 +54,8 @@ def parser() -> Parser:
     add("--text-pair-column", help="their second text column, for models that read pairs")
     add("--label-column", default="label", help="their label column (default: label)")
     add("--label-separator", default=data.SEPARATOR, help="what separates their labels, for models of several labels")
+    baseline = "also time TF-IDF and logistic regression, fitted now on the labels of these rows: a file like --rows, "
+    add("--baseline", metavar="ROWS", help=baseline + "or movie-snippets")
     add("--price", type=float, help="dollars an hour: adds dollars per million sentences")
     add("--output", help="also write the numbers to this JSON file")
     add("--figure", help="also draw accuracy against latency into this PNG file")
@@ -101,6 +104,27 @@ def load(options: argparse.Namespace) -> list[tuple[deployment.Runner, tuple]]:
     return found
 
 
+def baseline(options: argparse.Namespace, first: deployment.Runner) -> deployment.Runner:
+    """TF-IDF and logistic regression, fitted on labelled rows of the first model's classes. Raises UserError."""
+    if first.task is not data.Task.ONE:
+        raise UserError("--baseline is for one label a text: leave it out")
+    columns = options.text_column, options.label_column, options.text_pair_column
+    known = labelled_snippets if options.baseline == "movie-snippets" else labelled_texts
+    _, texts, labels = known(options.baseline, *columns, None)
+    fitted = models.fit_baseline(texts, np.eye(len(first.labels))[first.class_ids(labels)])
+    if fitted is None:
+        raise UserError(f"no row of {options.baseline} holds a word: there is nothing to count")
+    return deployment.baseline_runner(fitted, first.labels, "TF-IDF")
+
+
+def labelled_snippets(*_: str | None) -> tuple[str, list, list]:
+    """The default recipe's 2,000 labelled training rows, as `labelled_texts` has a file's."""
+    rows = data.movie_snippets()
+    pairs = [pair for pair in zip(rows.splits["train"]["text"], rows.splits["train"]["label"], strict=True)
+             if pair[1] != data.UNLABELLED]  # fmt: skip
+    return "movie-snippets", [text for text, _ in pairs], [rows.label_names[label] for _, label in pairs]
+
+
 def table(timings: list[deployment.Timing], columns: dict) -> str:
     """The timings' figures, a line a model."""
     cells = {head: [show(getattr(timing, name)) for timing in timings] for head, (name, show) in columns.items()}
@@ -141,6 +165,8 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(options.threads)
     loaded = load(options)
     task = loaded[0][0].task
+    if options.baseline:
+        loaded.append((baseline(options, loaded[0][0]), loaded[0][1]))
     if len({runner.task for runner, _ in loaded}) > 1 or options.figure and task is data.Task.NUMBER:
         raise UserError("the models are for several tasks, or --figure is asked for of a number: time them one by one")
     right = [runner.accuracy(texts, labels) for runner, (_, texts, labels) in loaded]

@@ -59,6 +59,24 @@ def test_one_run_keeps_its_plain_names_and_what_is_named_twice_is_timed_once(run
     ]  # fmt: skip
 
 
+def test_a_baseline_is_fitted_on_labelled_rows_and_timed_beside_the_models(runs, tmp_path, capsys):
+    train = tmp_path / "train.csv"
+    rows = teachable_rows(60, 5)
+    table = {"text": [row["text"] for row in rows], "label": [NAMES[row["label"]] for row in rows]}
+    pd.DataFrame(table).to_csv(train, index=False)
+    code, said, _ = benchmark(runs[0], "--baseline", train, "--output", tmp_path / "out.json", capsys=capsys)
+    assert code == 0
+    timed = json.loads((tmp_path / "out.json").read_text())["models"]
+    assert [model["name"] for model in timed] == ["teacher", "student", "TF-IDF"]
+    assert timed[-1]["accuracy"] > 0.8
+    assert timed[-1]["kind"] == "scikit-learn"
+    assert "accuracy of TF-IDF: on 40 rows" in said.lower().replace("tf-idf", "TF-IDF")
+    train.write_text("text,label\nfine,good\n")
+    code, _, said = benchmark(runs[0], "--baseline", train, capsys=capsys)
+    assert code == 2
+    assert "does not know the label 'good'" in said
+
+
 def test_runs_of_the_same_name_are_told_apart(tmp_path, capsys):
     for home in ("monday", "tuesday"):
         make_run(tmp_path / home / "run")
