@@ -88,6 +88,11 @@ class RunSettings:
         "More text without labels, beside whatever rows: like --train, or .txt with a text a line, or other-snippets, "
         "13,485 texts that no recipe needs labels of.",
     )
+    augment: int = _option(
+        0,
+        "Also teach on so many altered copies of every training text, parts of it or with words left out (default 0).",
+        _not_negative,
+    )
     text_column: str = _option("text", "Name of the text column.")
     text_pair_column: str | None = _option(None, "Name of the column with the second text, where a row is a pair.")
     label_column: str = _option("label", "Name of the label column.")

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from kdhelpers.errors import UserError
 
 # options younger than caches that we keep, with their defaults
-ADDED = {"task": "auto"} | dict.fromkeys(
+ADDED = {"task": "auto", "augment": 0} | dict.fromkeys(
     ("text_pair_column", "label_separator", "control_learning_rate", "control_dropout")
 )
 NOT_COMPUTED_BY = ("overwrite", "resume", "output", "checkpoints")  # options that do not change a run's result

@@ -15,9 +15,8 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from kdhelpers.data.rows import UNLABELLED, Rows, checked_rows, require_column
+from kdhelpers.data.rows import Rows, checked_rows, no_label, require_column
 from kdhelpers.data.snippets import fetch_other_snippets
-from kdhelpers.data.task import Task
 from kdhelpers.errors import UserError
 from kdhelpers.settings import FILES, ROW_FILES, RunSettings
 
@@ -50,7 +49,7 @@ def with_more_text(rows: Rows, settings: RunSettings) -> Rows:
         return rows
     read = read_file(settings.unlabelled, settings.text_column, None, settings.text_pair_column)
     if "id" in rows.splits["train"].column_names:  # its labels are what a model learns from, and no names any more
-        none = float("nan") if rows.task is Task.NUMBER else UNLABELLED
+        none = no_label(rows.task, len(rows.label_names))
         read = [{"id": f"unlabelled-{n}", "text": row["text"], "label": none} for n, row in enumerate(read)]
     train = concatenate_datasets([rows.splits["train"], Dataset.from_list(read)])
     notes = [*rows.notes, f"{len(read):,} texts without labels join the training rows: {settings.unlabelled}"]

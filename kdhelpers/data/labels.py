@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from datasets import Dataset, DatasetDict
 
-from kdhelpers.data.rows import NUMBER, UNLABELLED, Rows, class_names, columns_of, normal_label
+from kdhelpers.data.rows import NUMBER, Rows, class_names, columns_of, no_label, normal_label
 from kdhelpers.data.task import Task
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
@@ -49,7 +48,7 @@ def coded(rows: Rows, settings: RunSettings, teacher: list[str], task: Task | No
             if isinstance(label, str) and task is Task.SEVERAL:
                 labels[index] = (label,)
     names, code = CODES[task](read["train"], settings, rows.label_names, teacher)
-    none = {Task.ONE: UNLABELLED, Task.NUMBER: np.nan, Task.SEVERAL: [np.nan] * len(names)}[task]
+    none = no_label(task, len(names))
     splits = DatasetDict()
     for split, part in rows.splits.items():
         codes = [none if label is None else code(label) for label in read[split]]

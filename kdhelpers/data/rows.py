@@ -49,6 +49,11 @@ class Rows:
         return {"labelled": labelled, "unlabelled": len(self.splits["train"]) - labelled} | held_out
 
 
+def no_label(task: Task, outputs: int) -> Any:
+    """What stands for the label of a row that has none."""
+    return {Task.ONE: UNLABELLED, Task.NUMBER: np.nan, Task.SEVERAL: [np.nan] * outputs}[task]
+
+
 def checked_rows(
     records: Iterable[tuple[str, dict]],
     text_column: str,

@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
 from transformers import PreTrainedTokenizerBase
 
+from kdhelpers.data.augment import with_altered_copies
 from kdhelpers.data.files import file_rows, with_more_text
 from kdhelpers.data.hub import hub_rows
 from kdhelpers.data.labels import coded
@@ -53,7 +54,7 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None, task:
     if len(np.unique(labels[has_label(labels)], axis=0)) < 2 and not learnt_from_teacher:
         what = "classes" if rows.task is Task.ONE else "different labels"
         raise UserError(f"fewer than two {what} are among the labelled training rows: there is nothing to learn")
-    return rows if settings.rows is None else thin_out(rows, settings.rows)
+    return with_altered_copies(rows if settings.rows is None else thin_out(rows, settings.rows), settings.augment)
 
 
 def _carved(rows: Rows) -> Rows:

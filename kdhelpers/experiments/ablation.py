@@ -53,6 +53,7 @@ SAME_AS: dict[str, str | None] = {
 }  # None: left out
 TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}
 MORE_TEXT = {"unlabelled": "other-snippets"}
+ALTERED = {"augment": 2}
 ALL_LABELS = {"dataset_id": "movie-snippets-labelled"}
 THREE_TEACHERS = {"teacher": ["minilm-l6-h384"] * 3}
 
@@ -83,13 +84,14 @@ GROUPS = {
         for size, layers in SIZES.items()
         if f"{size}, {who}" not in SAME_AS
     ),
-    # the large teacher on 13,485 texts more, and on its own texts for as many steps
+    # the large teacher's answers for more text; then its own texts, for as many steps
     "text": (
         *(
-            Variant(f"{size}, MPNet, more text", start="backbone", layers=layers, recipe="movie-snippets-base",
-                    prepared=MORE_TEXT)
+            Variant(f"{size}, MPNet, altered copies", start="backbone", layers=layers, recipe="movie-snippets-base",
+                    prepared=ALTERED)
             for size, layers in SIZES.items()
         ),
+        Variant("3 layers, MPNet, other text", start="backbone", recipe="movie-snippets-base", prepared=MORE_TEXT),
         Variant("3 layers, MPNet, 8 epochs", start="backbone", epochs=8, recipe="movie-snippets-base"),
     ),
     # a search with as many trials for the control as for the student; the embeddings group's frozen ones are the fourth
@@ -356,7 +358,7 @@ def main_table(runs: pd.DataFrame) -> str:
 def sizes(runs: pd.DataFrame) -> pd.DataFrame:
     """How small, and by whom taught: test accuracy over seeds, in fractions; a row a size, who taught it across."""
     means = summary(runs)["mean"]
-    names = {who: {size: f"{size}, {who}" for size in SIZES} for who in (*TAUGHT_BY, "MPNet, more text")}
+    names = {who: {size: f"{size}, {who}" for size in SIZES} for who in (*TAUGHT_BY, "MPNet, altered copies")}
     table = {
         who: {size: means.get(SAME_AS.get(name, name)) for size, name in row.items()} for who, row in names.items()
     }
