@@ -265,8 +265,9 @@ def _machine_problems(plan: JobPlan) -> list[str]:
             plan.instance.startswith(("ml.p2.", "ml.p3.", "ml.p3dn.")),
         f"--processes {plan.processes}, and {plan.instance} has {has} GPU(s): one process a GPU; leave --processes out":
             plan.processes is not None and (plan.processes < 1 or has not in (None, plan.processes)),
-        f"--max-wait-minutes {wait}: a spot job needs it, {plan.max_minutes} or more, waiting and training together; "
-        "another job takes none": (wait is not None) if not plan.spot else (wait or 0) < plan.max_minutes,
+        f"--max-wait-minutes {wait} without --spot: only a spot job waits": wait is not None and not plan.spot,
+        f"--max-wait-minutes {wait}: a spot job needs it, {plan.max_minutes} or more, waiting and training together":
+            plan.spot and (wait or 0) < plan.max_minutes,
     }  # fmt: skip
     return [sentence for sentence, is_so in wrong.items() if is_so]
 

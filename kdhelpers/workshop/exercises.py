@@ -37,14 +37,29 @@ def _check(judge: Callable[[Any], str | None]) -> Callable[[object], None]:
             wrong = str(error)
         except Exception as error:  # a reader's half-finished function may raise anything
             wrong = f"your answer raised {type(error).__name__}: {error}"
+            if not callable(answer) and "not callable" in str(error):
+                wrong = "a function is wanted: give its name, without parentheses behind it"
         print("passed" if wrong is None else f"not yet: {wrong}")
 
     return check
 
 
+def _value(answer: Any) -> float:
+    """An answer as a number. Raises UserError for what is none, naming the part of a library's result that is meant."""
+    if answer is None:
+        raise UserError("your function returns None: is a return missing?")
+    part = next((name for name in ("x", "pvalue", "logits") if hasattr(answer, name)), None)
+    if part:
+        raise UserError(f"that is the whole result of a library's function: take its .{part}")
+    try:
+        return float(answer)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a number is wanted, not {str(answer)[:40]!r}") from error
+
+
 def _number(answer: float, right: float, mistakes: Mapping[str, float]) -> str | None:
     """What is wrong with a number: the mistake that leads to it, or its side. It may be rounded to two digits."""
-    half = 10 ** (math.floor(math.log10(right)) - 1) / 2
+    half, answer = 10 ** (math.floor(math.log10(right)) - 1) / 2, _value(answer)
     if abs(answer - right) <= half:
         return None
     for message, wrong in {"that is in percent; give a fraction": 100 * right, **mistakes}.items():
@@ -56,10 +71,7 @@ def _number(answer: float, right: float, mistakes: Mapping[str, float]) -> str |
 def _function(answer: Callable, right: Callable, probes: list[tuple], mistakes: Mapping[str, Callable]) -> str | None:
     """What is wrong with a function of numbers: the mistake that would return the same on a probe, or its value."""
     for probe in probes:
-        returned = answer(*probe)
-        if returned is None:
-            return "your function returns None: is a return missing?"
-        got, expected = float(returned), float(right(*probe))
+        got, expected = _value(answer(*probe)), float(right(*probe))
         if math.isclose(got, expected, rel_tol=1e-4):
             continue
         named = [message for message, wrong in mistakes.items() if math.isclose(got, wrong(*probe), rel_tol=1e-4)]
@@ -89,6 +101,8 @@ def read_differently(answer: Callable) -> str | None:
         return "those are the texts that both read alike"
     lost, extra = ([text for text in a if text not in b] for a, b in ((differ, found), (found, differ)))
     if lost:
+        if not all(isinstance(text, str) for text in found):
+            return "return the texts themselves, in a list"
         return f"{lost[0]!r} is read differently and was not found; compare the ids, in order"
     if extra:
         return f"{str(extra[0])[:40]!r} is read alike by both and was found"
@@ -105,6 +119,16 @@ def padding_share(answer: Callable) -> str | None:
             lambda lengths, size: data.padding_share(lengths, len(lengths))
         ),
         "that is the share that is text; padding is the rest": lambda *probe: 1 - data.padding_share(*probe),
+        "that is in percent; give a fraction": lambda *probe: 100 * data.padding_share(*probe),
+        "the last batch has fewer rows: count those that are there": lambda lengths, size: data.padding_share(
+            [*lengths, *[0] * (-len(lengths) % size)], size
+        ),
+        "the last batch is smaller, and counts too": lambda lengths, size: data.padding_share(
+            lengths[: len(lengths) // size * size], size
+        ),
+        "that is the mean of the batches' shares; batches differ in size: count all slots": lambda lengths, size: float(
+            np.mean([data.padding_share(lengths[at : at + size], size) for at in range(0, len(lengths), size)])
+        ),
     }
     return _function(answer, data.padding_share, [([4, 8, 2, 2, 6], 2), ([4, 8, 2, 2, 6], 3)], mistakes)
 
@@ -133,14 +157,15 @@ def fit_temperature(answer: Callable) -> str | None:
         margin = draw.normal(0, 2, 4000)
         labels = (draw.random(4000) < 1 / (1 + np.exp(-margin))).astype(int)
         logits = true * np.stack([-margin, margin], axis=1).astype(np.float32) / 2
-        right, got = _likeliest_temperature(logits, labels), float(answer(logits, labels))
+        right, got = _likeliest_temperature(logits, labels), _value(answer(logits, labels))
         if math.isclose(got, right, rel_tol=0.05):
             continue
         if math.isclose(got, 1 / right, rel_tol=0.05):
             return "that is 1 / T; T divides the logits"
         if math.isclose(got, 1.0):
             return "T = 1 changes nothing; accuracy cannot find T, since no T changes which class leads"
-        return f"expected T = {right:.2f}, got {got:.2f}: least mean cross-entropy of the labels decides"
+        hint = "the least mean cross-entropy decides; cross_entropy takes logits / T, and no softmax before it"
+        return f"expected T = {right:.2f}, got {got:.2f}: {hint}"
     return None
 
 
@@ -152,13 +177,23 @@ def _likeliest_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _loss_with(
-    squared: bool = True, swapped: bool = False, turned: bool = False, classes: int = 1, lone: bool = False
+    squared: bool = True,
+    swapped: bool = False,
+    turned: bool = False,
+    classes: int = 1,
+    lone: bool = False,
+    summed: bool = False,
+    masked: bool = False,
 ) -> Callable:
     """The loss of 04 with one of its mistakes, or with none. `lone`: averaged over the labelled rows alone."""
 
     def loss(*probe: Any) -> float:
         student, teacher, labels, alpha, temperature = probe
-        hard = distillation.hard_label_loss(student, labels) / ((labels >= 0).float().mean() if lone else 1)
+        known = labels >= 0
+        hard = distillation.hard_label_loss(student, labels) / (known.float().mean() if lone else 1)
+        hard = hard * len(labels) if summed else hard
+        if masked:
+            student, teacher = student[known], teacher[known]
         soft = distillation.soft_target_loss(*((teacher, student) if turned else (student, teacher)), temperature)
         soft = soft / classes / (1 if squared else temperature**2)
         weight = 1 - alpha if swapped else alpha
@@ -179,12 +214,16 @@ def distillation_loss(answer: Callable) -> str | None:
         "the teacher is the target: KL(teacher || student), not the other way round": _loss_with(turned=True),
         'a mean over classes, too: KL is a mean over rows, reduction="batchmean"': _loss_with(classes=3),
         "a lone label counts for the whole batch: sum over the labelled rows, divide by all": _loss_with(lone=True),
+        "the labels' part is summed, and not divided by the number of rows": _loss_with(summed=True),
+        "the teacher's term is for all rows, labelled or not": _loss_with(masked=True),
     }
     known = [labels.where(torch.arange(8) < count, data.UNLABELLED) for count in (8, 2, 0)]
     probes: list[tuple] = [(*logits, some, 0.3, 4.0) for some in known]
     wrong = _function(answer, _loss_with(), probes[:2], mistakes)
     if wrong is None and math.isnan(float(answer(*probes[2]))):
         return "in a batch without any label it is NaN, the mean of nothing"
+    if wrong is None and not getattr(answer(logits[0].clone().requires_grad_(), *probes[0][1:]), "requires_grad", False):
+        return "no gradient reaches the student: return a tensor, and detach nothing"
     return wrong or _function(answer, _loss_with(), probes[2:], {})
 
 
@@ -195,7 +234,10 @@ def teacher_column(answer: Callable) -> str | None:
     tokenizer = models.load_tokenizer(models.EMBEDDED_BACKBONE)
     texts = ["A long film " * (index % 5) + f"about number {index}." for index in range(70)]
     right = logits_of(model, tokenizer, texts).log_softmax(-1)
-    got = torch.as_tensor(answer(model.train(), tokenizer, texts))
+    said = answer(model.train(), tokenizer, texts)
+    if hasattr(said, "logits"):
+        return "that is the whole result of the model: take its .logits"
+    got = torch.as_tensor(said)
     if got.shape != right.shape:
         return f"for {len(texts)} texts and 2 classes it returns the shape {tuple(got.shape)}"
     if got.requires_grad:
@@ -281,7 +323,10 @@ def search_space(answer: Callable) -> str | None:
     asked = {"alpha": 0.1, "temperature": 3.0, "layers": 2, "learning_rate": 3e-4}
     wanted = {"alpha": (0, 0.25), "temperature": (2, 6), "layers": (2, 3), "learning_rate": (1e-4, 6e-4)}
     trial = FixedTrial(asked)
-    got = answer(trial)
+    try:
+        got = answer(trial)
+    except ValueError as error:  # Optuna's for a name that it has no value for
+        return f"the trial is asked for {', '.join(asked)}, by these names ({str(error).partition('.')[0]})"
     if not isinstance(got, dict) or set(got) != set(asked):
         return f"it must return a dictionary of {', '.join(asked)}, each trial.suggest_...(...)"
     for name, (low, high) in wanted.items():
@@ -290,6 +335,8 @@ def search_space(answer: Callable) -> str | None:
             return f"{name} must be what the trial suggests under that name"
         if not isinstance(kind, IntDistribution if name == "layers" else FloatDistribution):
             return f"{name} is a range here: take suggest_" + ("int" if name == "layers" else "float")
+        if name != "layers" and getattr(kind, "step", None):
+            return f"{name} has a step, so that few values are possible: leave step out"
         if (kind.low, kind.high) != (low, high):
             return f"{name} goes from {kind.low:g} to {kind.high:g}, not from {low:g} to {high:g}"
     if not getattr(trial.distributions["learning_rate"], "log", False):
@@ -305,6 +352,8 @@ def dollars_saved(answer: float) -> str | None:
         "that is for one million sentences; there are fifty": (teacher - student) / 50,
         "that is what the student costs; take it from what the teacher costs": student,
         "that is what the teacher costs; take from it what the student costs": teacher,
+        "1,000 milliseconds are a second": 1000 * (teacher - student),
+        "that is in hours; an hour is $0.20": 5 * (teacher - student),
     }
     return _number(answer, teacher - student, mistakes)
 
@@ -321,6 +370,8 @@ def spot_plan(answer: Any) -> str | None:
     """08: the plan of a spot job on an ml.g4dn.xlarge: sst2, temperature 4, 60 minutes, 90 with waiting."""
     from kdhelpers import sagemaker
 
+    if not isinstance(getattr(answer, "hyperparameters", None), dict):
+        return "the hyperparameters are a dictionary, {name: value}, the first thing in a JobPlan"
     sagemaker.check(answer)
     wanted = {"instance": "ml.g4dn.xlarge", "spot": True, "max_minutes": 60, "max_wait_minutes": 90}
     for name, value in wanted.items():
@@ -365,8 +416,14 @@ def rule(answer: Callable) -> str | None:
         return f"for {len(rows)} texts it returns the shape {shares.shape}, not ({len(rows)}, 2)"
     if (shares < 0).any() or not np.allclose(shares.sum(1), 1):
         return "each row holds two probabilities that sum to 1"
-    accuracy = (shares.argmax(-1) == np.array(rows["label"][:])).mean()
-    return None if accuracy > 0.53 else f"it is right on {100 * accuracy:.1f} % of the validation rows"
+    labels, undecided = np.array(rows["label"][:]), int((shares[:, 0] == shares[:, 1]).sum())
+    accuracy = (shares.argmax(-1) == labels).mean()
+    if accuracy > 0.53:
+        return None
+    if (shares.argmin(-1) == labels).mean() > 0.53:
+        return "negative comes first and positive second: the columns have changed places"
+    why = f"on {undecided} of {len(rows)} rows it says one half, which counts as negative: take commoner words"
+    return f"it is right on {100 * accuracy:.1f} % of the validation rows, and more than 53 % is wanted; {why}"
 
 
 @_check

@@ -46,7 +46,7 @@ FAULTS = {
     "negative price": (lambda p: replace(p, price=-3), "--price"),
     "no max_wait": (lambda p: replace(p, spot=True), "--max-wait-minutes"),
     "short max_wait": (lambda p: replace(p, spot=True, max_wait_minutes=30), "60 or more"),
-    "max_wait without spot": (lambda p: replace(p, max_wait_minutes=90), "another job takes none"),
+    "max_wait without spot": (lambda p: replace(p, max_wait_minutes=90), "only a spot job waits"),
     "no process": (lambda p: replace(p, processes=0), "--processes 0"),
     "two processes on a GPU": (lambda p: replace(p, processes=2), "has 1 GPU"),
     "idle GPUs": (lambda p: replace(p, instance="ml.g5.12xlarge", processes=1), "has 4 GPU"),

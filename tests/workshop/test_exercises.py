@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import optimize
+from scipy import optimize, stats
 
 from kdhelpers import data, evaluation, models
 from kdhelpers.workshop import exercises
@@ -35,9 +35,10 @@ def gap(confidence, correct):
     return confidence.mean() - correct.mean()
 
 
-def loss(swapped=False, squared=True, reduction="batchmean", turned=False, hard="sum"):
+def loss(swapped=False, squared=True, reduction="batchmean", turned=False, hard="sum", divided=True):
     def function(student, teacher, labels, alpha, temperature):
-        known = F.cross_entropy(student, labels, reduction=hard) / (len(labels) if hard == "sum" else 1)
+        known = F.cross_entropy(student, labels, reduction=hard)
+        known = known / (len(labels) if hard == "sum" and divided else 1)
         if turned:
             student, teacher = teacher, student
         soft = F.kl_div(
@@ -47,6 +48,13 @@ def loss(swapped=False, squared=True, reduction="batchmean", turned=False, hard=
         return (1 - alpha) * known + alpha * soft if swapped else alpha * known + (1 - alpha) * soft
 
     return function
+
+
+def loss_of_labelled_rows(student, teacher, labels, alpha, temperature):
+    """Its labels' part is right; the teacher's is masked, too."""
+    known = labels >= 0
+    hard = F.cross_entropy(student, labels, reduction="sum") / len(labels)
+    return alpha * hard + loss()(student[known], teacher[known], labels[known], 0, temperature) * (1 - alpha)
 
 
 def nan_without_labels(*given):
@@ -74,11 +82,11 @@ def temperature_of(power=1):
     return function
 
 
-def space(high=0.25, log=True, layers="suggest_int", given=None):
+def space(high=0.25, log=True, layers="suggest_int", given=None, step=None):
     def function(trial):
         kinds = {"suggest_categorical": ([2, 3],)}
         found = {
-            "alpha": trial.suggest_float("alpha", 0.0, high),
+            "alpha": trial.suggest_float("alpha", 0.0, high, step=step),
             "temperature": trial.suggest_float("temperature", 2.0, 6.0),
             "layers": getattr(trial, layers)("layers", *kinds.get(layers, (2, 3))),
             "learning_rate": trial.suggest_float("learning_rate", 1e-4, 6e-4, log=log),
@@ -86,6 +94,23 @@ def space(high=0.25, log=True, layers="suggest_int", given=None):
         return found | (given or {})
 
     return function
+
+
+def last_batch(full):
+    """Counted as if it were full, or left out."""
+
+    def function(lengths, size):
+        kept = [lengths[at : at + size] for at in range(0, len(lengths), size)]
+        kept = kept if full else [batch for batch in kept if len(batch) == size]
+        slots = sum(size * max(batch) for batch in kept)
+        return 1 - sum(map(sum, kept)) / slots
+
+    return function
+
+
+def mean_of_batches(lengths, size):
+    kept = [lengths[at : at + size] for at in range(0, len(lengths), size)]
+    return sum(1 - sum(batch) / (len(batch) * max(batch)) for batch in kept) / len(kept)
 
 
 def padded_to_longest_of_all(lengths, batch_size):
@@ -113,8 +138,8 @@ EXERCISES = {
     "rule": (
         [words, lambda texts: words(texts).tolist()],
         [
-            (lambda texts: words(texts)[:, ::-1], "it is right on"),
-            (lambda texts: np.full((len(texts), 2), 0.5), "it is right on"),
+            (lambda texts: words(texts)[:, ::-1], "changed places"),
+            (lambda texts: np.full((len(texts), 2), 0.5), "on 1000 of 1000 rows it says one half"),
             (lambda texts: words(texts)[:, 1], "it returns the shape (1000,)"),
             (lambda texts: 100 * words(texts), "two probabilities that sum to 1"),
         ],
@@ -125,6 +150,8 @@ EXERCISES = {
             (100 * TABLE / STUDENT, "percent"),
             (TABLE / TEACHER, "of the teacher"),
             ((TABLE + 514 * 384) / STUDENT, "too large"),
+            ("67 %", "a number is wanted, not '67 %'"),
+            ((30522, 384), "a number is wanted"),
             (0.5, "too small"),
         ],
     ),
@@ -136,6 +163,7 @@ EXERCISES = {
             (read_alike, "those are the texts that both read alike"),
             (whole_encodings_differ, "token_type_ids"),
             (ids_out_of_order, "in order"),
+            (lambda a, b, t: [text in differ(a, b, t) for text in t], "the texts themselves"),
         ],
     ),
     "padding_share": (
@@ -145,6 +173,11 @@ EXERCISES = {
             (lambda *a: 1 - data.padding_share(*a), "that is text"),
             (lambda lengths, size: data.padding_share(lengths, 2), "expected"),
             (lambda *a: None, "return missing"),
+            (lambda *a: 100 * data.padding_share(*a), "in percent"),
+            (last_batch(full=True), "those that are there"),
+            (last_batch(full=False), "counts too"),
+            (mean_of_batches, "count all slots"),
+            (0.15, "a function is wanted"),
         ],
     ),
     "calibration_gap": (
@@ -158,8 +191,12 @@ EXERCISES = {
         ],
     ),
     "distillation_loss": (
-        [loss(), lambda *given: float(loss()(*given))],
+        [loss()],
         [
+            (lambda *given: float(loss()(*given)), "no gradient reaches"),
+            (lambda student, *rest: loss()(student.detach(), *rest), "no gradient reaches"),
+            (lambda *given: loss(hard="sum", divided=False)(*given), "not divided by the number of rows"),
+            (loss_of_labelled_rows, "for all rows"),
             (loss(swapped=True), "changed places"),
             (loss(squared=False), "T^2 is missing"),
             (loss(swapped=True, squared=False), "both mistakes"),
@@ -180,6 +217,7 @@ EXERCISES = {
             (column(finish=lambda logits: logits.softmax(-1)), "probabilities"),
             (column(finish=lambda logits: logits.argmax(-1)), "the shape (70,)"),
             (column(order=-1), "in another order"),
+            (lambda model, tokenizer, texts: model(**tokenizer(texts, padding=True, return_tensors="pt")), ".logits"),
         ],
     ),
     "fit_temperature": (
@@ -188,6 +226,7 @@ EXERCISES = {
             (temperature_of(-1), "T divides"),
             (lambda *given: 1.0, "T = 1 changes nothing"),
             (temperature_of(2), "least mean cross-entropy"),
+            (lambda *given: optimize.minimize_scalar(lambda t: (t - 1) ** 2), "take its .x"),
         ],
     ),
     "pseudo_labels": (
@@ -210,7 +249,14 @@ EXERCISES = {
     ),
     "mcnemar": (
         [P, 0.0226, 0.023],
-        [(P / 2, "one direction"), (0.5, "too large"), (0.0159, "chi-square"), (0.02, "too small"), (2.26, "percent")],
+        [
+            (P / 2, "one direction"),
+            (0.5, "too large"),
+            (0.0159, "chi-square"),
+            (0.02, "too small"),
+            (2.26, "percent"),
+            (stats.binomtest(30, 44, 0.5), "take its .pvalue"),
+        ],
     ),
     "search_space": (
         [space()],
@@ -221,6 +267,8 @@ EXERCISES = {
             (space(layers="suggest_float"), "layers is a range here: take suggest_int"),
             (space(given={"alpha": 0.3}), "alpha must be what the trial suggests"),
             (space(given={"lr": 1e-4}), "a dictionary of alpha"),
+            (space(step=0.25), "alpha has a step"),
+            (lambda trial: {"lr": trial.suggest_float("lr", 1e-4, 6e-4)}, "by these names"),
             (lambda trial: None, "a dictionary of alpha"),
         ],
     ),
@@ -231,6 +279,8 @@ EXERCISES = {
             (SPENT, "student costs; take"),
             (WOULD_BE, "what the teacher costs; take"),
             (SAVED * 2, "too large"),
+            (SAVED * 1000, "1,000 milliseconds"),
+            (SAVED / 0.2, "in hours"),
         ],
     ),
     "cheapest_pair": (
@@ -315,6 +365,8 @@ def test_the_spot_plan_is_judged_whole(capsys):
         (plan({"recipe": "sst2"}), "not yet: temperature would be 3.0, not 4.0"),
         (plan(asked | {"alpha": 1}), "not yet: alpha would be 1.0"),
         (plan({"temparature": 4}), "did you mean --temperature?"),
+        (plan(asked, spot=False), "only a spot job waits"),
+        (plan("sst2"), "not yet: the hyperparameters are a dictionary"),
         ("ml.g4dn.xlarge", "not yet: "),
     ):
         exercises.spot_plan(answer)
