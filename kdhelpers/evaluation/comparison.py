@@ -175,7 +175,7 @@ def judged(logits: dict[str, np.ndarray], labels: np.ndarray, a: str, b: str, ta
 def bootstrap_interval(table: np.ndarray, resamples: int = 9999) -> tuple[float, float]:
     """95 % interval of the mean of paired differences (-1, 0 or 1), [rows] or [seeds, rows]; never of width 0.
 
-    A hierarchical percentile bootstrap (Efron and Tibshirani 1993): seeds are drawn again, and rows, the same for
+    A two-way percentile bootstrap (Efron and Tibshirani 1993): seeds are drawn again, and rows, the same for
     every seed. Where all values are equal, it is as wide as the share of others that so many rows may hide at 95 %.
     """
     table = np.atleast_2d(table)

@@ -57,6 +57,14 @@ def loss_of_labelled_rows(student, teacher, labels, alpha, temperature):
     return alpha * hard + loss()(student[known], teacher[known], labels[known], 0, temperature) * (1 - alpha)
 
 
+def labels_in_place(student, teacher, labels, alpha, temperature):
+    """Right, though it writes on its labels."""
+    known = labels >= 0
+    labels[~known] = 0
+    hard = (F.cross_entropy(student, labels, reduction="none") * known).sum() / len(labels)
+    return alpha * hard + loss()(student, teacher, labels, 0, temperature) * (1 - alpha)
+
+
 def nan_without_labels(*given):
     """Right as long as one row has a label."""
     return loss()(*given) * (1 if (given[2] >= 0).any() else float("nan"))
@@ -78,6 +86,16 @@ def temperature_of(power=1):
             return float(F.cross_entropy(torch.as_tensor(logits) / t, torch.as_tensor(labels)))
 
         return optimize.minimize_scalar(cross_entropy, bounds=(0.1, 10), method="bounded").x ** power
+
+    return function
+
+
+def least(measure):
+    """T by another measure of probabilities and labels."""
+
+    def function(logits, labels):
+        grid = np.geomspace(0.1, 10, 400)
+        return min(grid, key=lambda t: measure(torch.as_tensor(logits / t).softmax(-1).numpy(), labels))
 
     return function
 
@@ -106,6 +124,15 @@ def last_batch(full):
         return 1 - sum(map(sum, kept)) / slots
 
     return function
+
+
+def emptied(lengths, size):
+    """Right, and nothing is left of what it was given."""
+    text, slots = sum(lengths), 0
+    while lengths:
+        batch = [lengths.pop(0) for _ in range(min(size, len(lengths)))]
+        slots += len(batch) * max(batch)
+    return 1 - text / slots
 
 
 def mean_of_batches(lengths, size):
@@ -167,7 +194,7 @@ EXERCISES = {
         ],
     ),
     "padding_share": (
-        [data.padding_share],
+        [data.padding_share, emptied, lambda *given: np.array([data.padding_share(*given)])],
         [
             (padded_to_longest_of_all, "longest of all"),
             (lambda *a: 1 - data.padding_share(*a), "that is text"),
@@ -177,6 +204,7 @@ EXERCISES = {
             (last_batch(full=True), "those that are there"),
             (last_batch(full=False), "counts too"),
             (mean_of_batches, "count all slots"),
+            (lambda lengths, size: lengths.sort() or data.padding_share(lengths, size), "that is"),  # of other batches
             (0.15, "a function is wanted"),
         ],
     ),
@@ -191,9 +219,9 @@ EXERCISES = {
         ],
     ),
     "distillation_loss": (
-        [loss()],
+        [loss(), labels_in_place],
         [
-            (lambda *given: float(loss()(*given)), "no gradient reaches"),
+            (lambda *given: loss()(*given).item(), "no gradient reaches"),
             (lambda student, *rest: loss()(student.detach(), *rest), "no gradient reaches"),
             (lambda *given: loss(hard="sum", divided=False)(*given), "not divided by the number of rows"),
             (loss_of_labelled_rows, "for all rows"),
@@ -209,7 +237,12 @@ EXERCISES = {
         ],
     ),
     "teacher_column": (
-        [column(), lambda *given: column()(*given).tolist(), column(finish=lambda logits: logits.log_softmax(-1))],
+        [
+            column(),
+            lambda *given: column()(*given).tolist(),
+            column(finish=lambda logits: logits.log_softmax(-1)),
+            lambda *given: list(column()(*given)),
+        ],
         [
             (column(train=True), "eval mode"),
             (column(mask=False), "attention mask"),
@@ -221,8 +254,14 @@ EXERCISES = {
         ],
     ),
     "fit_temperature": (
-        [temperature_of(), lambda *given: round(temperature_of()(*given), 2)],
         [
+            temperature_of(),
+            lambda *given: round(temperature_of()(*given), 2),
+            lambda *given: np.array([temperature_of()(*given)]),
+        ],
+        [
+            (least(lambda shares, labels: ((shares - np.eye(2)[labels]) ** 2).mean()), "mean cross-entropy"),
+            (least(lambda shares, labels: abs(gap(shares.max(1), shares.argmax(1) == labels))), "mean cross-entropy"),
             (temperature_of(-1), "T divides"),
             (lambda *given: 1.0, "T = 1 changes nothing"),
             (temperature_of(2), "least mean cross-entropy"),
@@ -255,6 +294,7 @@ EXERCISES = {
             (0.0159, "chi-square"),
             (0.02, "too small"),
             (2.26, "percent"),
+            (stats.chi2.sf(15**2 / 44, 1), "corrected for continuity"),
             (stats.binomtest(30, 44, 0.5), "take its .pvalue"),
         ],
     ),
@@ -291,6 +331,7 @@ EXERCISES = {
             (lambda curve, wanted: curve.milliseconds[curve.accuracy.idxmax()], "most accurate"),
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.idxmin(), "a row's number"),
             (lambda curve, wanted: None, "return missing"),
+            (lambda curve, wanted: curve.milliseconds[np.searchsorted(curve.accuracy, wanted)], "most accurate"),
         ],
     ),
     "spot_cost": (
@@ -298,7 +339,13 @@ EXERCISES = {
         [(0.74 * 1.5, "waiting for a machine is not billed"), (0.37, "30 minutes"), (7, "too large")],
     ),
     "distill_command": (
-        [LIVE, LIVE.replace("--student-layers 4", "--student_layers=4"), LIVE + " --output here"],
+        [
+            LIVE,
+            LIVE.replace("--student-layers 4", "--student_layers=4"),
+            LIVE + " --output here",
+            "python -m kdhelpers distill "
+            + LIVE.replace(" --temp", " \\\n  --temp").replace("train.csv", "./train.csv"),
+        ],
         [
             (LIVE.replace(" --live-teacher", ""), "cache"),
             (LIVE.replace("temperature 4", "temperature 2"), "not 4"),
