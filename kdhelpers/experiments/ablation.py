@@ -41,7 +41,6 @@ class Variant:
     epochs: float = 3  # passes over the largest set of rows: every variant takes as many steps as that makes
     recipe: str = "movie-snippets"  # whose teacher
     embeddings: bool = False  # the word embeddings are trained, too
-    settings: dict = field(default_factory=dict)  # options of the student that differ from the recipe's
     prepared: dict = field(default_factory=dict)  # options of its rows and its teacher that differ from the recipe's
 
 
@@ -52,10 +51,6 @@ SAME_AS: dict[str, str | None] = {
     "6 layers, MiniLM": None,
 }  # None: left out
 TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}
-MORE_TEXT = {"unlabelled": "other-snippets"}
-ALTERED = {"augment": 2}
-ALL_LABELS = {"dataset_id": "movie-snippets-labelled"}
-THREE_TEACHERS = {"teacher": ["minilm-l6-h384"] * 3}
 
 GROUPS = {
     "helps": (
@@ -84,35 +79,18 @@ GROUPS = {
         for size, layers in SIZES.items()
         if f"{size}, {who}" not in SAME_AS
     ),
-    # the large teacher's answers for more text; then its own texts, for as many steps
+    # the large teacher's answers for altered copies, too; and for its own texts alone, for about as many steps
     "text": (
         *(
-            Variant(f"{size}, MPNet, altered copies", start="backbone", layers=layers, recipe="movie-snippets-base",
-                    prepared=ALTERED)
-            for size, layers in SIZES.items()
+            Variant(f"{size}, MPNet, altered copies", start="backbone", layers=SIZES[size],
+                    recipe="movie-snippets-base", prepared={"augment": 2})
+            for size in ("TF-IDF", "3 layers", "6 layers")
         ),
-        Variant("3 layers, MPNet, other text", start="backbone", recipe="movie-snippets-base", prepared=MORE_TEXT),
         Variant("3 layers, MPNet, 8 epochs", start="backbone", epochs=8, recipe="movie-snippets-base"),
     ),
-    # a search with as many trials for the control as for the student; the embeddings group's frozen ones are the fourth
-    "settings": (
-        *(
-            Variant(f"logits, lr {rate:g}, T {T}", settings={"learning_rate": rate, "temperature": T})
-            for rate, T in ((3e-4, 2), (1e-4, 4), (1e-4, 2))
-        ),
-        *(
-            Variant(f"labels, lr {rate:g}, dropout {dropout:g}", start="backbone", soft=False,
-                    settings={"learning_rate": rate, "dropout": dropout})
-            for rate, dropout in ((3e-4, 0.1), (1e-4, 0), (1e-4, 0.1))
-        ),
-    ),
-    # other teachers of the same kind
-    "teachers": (
-        Variant("logits of 3 teachers", prepared=THREE_TEACHERS),
-        Variant("all 8,070 labels + logits of a teacher that saw them", prepared=ALL_LABELS, settings={"alpha": 0.5}),
-    ),
 }  # fmt: skip
-ASKED_FOR = ("embeddings", "small", "text", "settings", "teachers")  # two need the large teacher, half an hour a seed
+ASKED_FOR = ("embeddings", "small", "text")  # two need the large teacher, half an hour a seed
+TEACHERS = {"movie-snippets": ("teacher", "teacher"), "movie-snippets-base": ("MPNet teacher", "small")}  # row, group
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
@@ -156,7 +134,7 @@ def begin(variant: Variant, kit: Prepared) -> tuple[Prepared, PreTrainedModel, d
         alpha = 0.5  # with every label known both voices are heard
     own: dict[str, Any] = {"alpha": alpha, "student_layers": variant.layers, "epochs": variant.epochs}
     own |= {"hidden_states": variant.hidden_states, "train_embeddings": variant.embeddings}
-    own |= (STATIC if variant.layers == 0 else {}) | variant.settings
+    own |= STATIC if variant.layers == 0 else {}
     settings = dataclasses.replace(kit.settings, **own)
     run = dataclasses.replace(kit, settings=settings)
     model = distillation.build_control(run) if variant.start == "backbone" else distillation.build_student(run)
@@ -204,9 +182,9 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
         if kit is None or of != (seed, one.recipe, one.prepared):
             of = seed, one.recipe, one.prepared
             kit = distillation.prepare(recipe(one.recipe, seed=seed, **one.prepared))
-            teacher, group = teacher_row(one)
+            teacher, group = TEACHERS[one.recipe]
             if (teacher, seed) not in kept:
-                runs = add_row(runs, scored_teacher(teacher, group, kit), path)
+                runs = add_row(runs, row_for(teacher, group, kit, kit.teacher), path)
                 kept.add((teacher, seed))
         started = time.perf_counter()
         row = run_variant(one, kit)
@@ -217,21 +195,6 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
             rest = seconds * sum(work(other) for _, other in missing[1:]) / work(one)
             log.info("that took %.0f s: about %.0f minutes for the other %d", seconds, rest / 60, len(missing) - 1)
     return runs
-
-
-def teacher_row(variant: Variant) -> tuple[str, str]:
-    """Name and group of the row of a variant's teacher; more text is read by the same one."""
-    if variant.prepared in (ALL_LABELS, THREE_TEACHERS):
-        return ("teacher, all labels" if variant.prepared == ALL_LABELS else "3 teachers"), "teachers"
-    return ("MPNet teacher", "small") if variant.recipe == "movie-snippets-base" else ("teacher", "teacher")
-
-
-def scored_teacher(name: str, group: str, kit: Prepared) -> dict:
-    """The row of a kit's teacher: of one model, or of several together."""
-    answers = kit.answers
-    if answers is None:
-        return row_for(name, group, kit, kit.teacher)
-    return scored({"variant": name, "group": group}, kit, lambda split: answers[split])
 
 
 def work(variant: Variant) -> float:
@@ -362,4 +325,4 @@ def sizes(runs: pd.DataFrame) -> pd.DataFrame:
     table = {
         who: {size: means.get(SAME_AS.get(name, name)) for size, name in row.items()} for who, row in names.items()
     }
-    return pd.DataFrame(table, index=list(SIZES), dtype=float)
+    return pd.DataFrame(table, index=list(SIZES), dtype=float).dropna(axis=1, how="all")

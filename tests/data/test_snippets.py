@@ -147,6 +147,12 @@ def test_movie_snippets_are_split_as_promised(fake_pip):
             assert row["label"] in (data.UNLABELLED, int(ratings[row["id"]] > 0))
 
 
+def test_no_label_need_be_withheld(fake_pip):
+    whole = data.DATA_SETS["movie-snippets-labelled"](validation=10, test=10)
+    assert whole.counts() == {"labelled": 41, "unlabelled": 0, "validation": 10, "test": 10}
+    assert whole.splits["train"]["id"][:] == data.movie_snippets(20, 10, 10).splits["train"]["id"][:]
+
+
 def test_the_default_split_is_the_one_that_every_published_number_rests_on():
     """Reads the real snippets, where they are in the cache; their rows and order must never change."""
     from kdhelpers.storage import cache_home

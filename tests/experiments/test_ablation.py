@@ -65,6 +65,16 @@ def test_a_size_is_trained_from_the_backbone_whoever_teaches_it(kit, trainings):
     assert {one["model"].config.num_hidden_layers for one in trainings} == {0, 1}
 
 
+def test_variants_with_other_rows_have_a_kit_of_their_own(kit, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ablation, "run_variant", lambda one, kit: ablation.row_for(one.name, "text", kit, kit.teacher))
+    monkeypatch.setattr(
+        distillation, "prepare", lambda settings: asked.append(settings) or replace(kit, settings=settings)
+    )
+    experiments.run_ablation(["text"], 1, tmp_path / "runs.csv")
+    assert [(one.recipe, one.augment) for one in asked] == [("movie-snippets-base", 2), ("movie-snippets-base", 0)]
+
+
 def test_a_baseline_learns_from_labels_or_from_answers(kit):
     labels, answers = (experiments.variant(f"TF-IDF, {who}") for who in ("labels", "MiniLM"))
     rows = [ablation.run_variant(one, kit) for one in (labels, answers)]
