@@ -156,10 +156,11 @@ def student(kit: Prepared, variant: Variant, seed: int | None = None) -> PreTrai
     run, model, how = begin(variant, kit)
     tables = [table for table in (how["rows"], kit.splits.get("validation")) if table is not None]
     columns = ("input_ids", "labels", data.TEACHER_LOGITS)
+    alone = dataclasses.replace(run.settings, controls="one")  # what else a run would train makes no other student
     key = storage.fingerprint(
         [models.weights_fingerprint(weights) for weights in (model, kit.teacher)],
         [[list(table[name]) for name in columns if name in table.column_names] for table in tables],
-        [storage.computed_by(dataclasses.asdict(run.settings)), how["steps"], kit.machine.precision],
+        [storage.computed_by(dataclasses.asdict(alone)), how["steps"], kit.machine.precision],
         [kit.machine.processes, __version__, version("torch"), version("transformers")],
     )
     folder = storage.cache_home() / "students" / key
