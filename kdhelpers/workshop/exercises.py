@@ -179,27 +179,20 @@ def _likeliest_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(optimize.minimize_scalar(loss, bounds=(0.05, 20), method="bounded").x)
 
 
-def _loss_with(
-    squared: bool = True,
-    swapped: bool = False,
-    turned: bool = False,
-    classes: int = 1,
-    lone: bool = False,
-    summed: bool = False,
-    masked: bool = False,
-) -> Callable:
-    """The loss of 04 with one of its mistakes, or with none. `lone`: averaged over the labelled rows alone."""
+def _loss_with(*mistakes: str) -> Callable:
+    """The loss of 04 with the mistakes of these names, or with none."""
 
     def loss(*probe: Any) -> float:
         student, teacher, labels, alpha, temperature = probe
         known = labels >= 0
-        hard = distillation.hard_label_loss(student, labels) / (known.float().mean() if lone else 1)
-        hard = hard * len(labels) if summed else hard
-        if masked:
+        hard = distillation.hard_label_loss(student, labels)
+        hard = hard / (known.float().mean() if "lone" in mistakes else 1) * (len(labels) if "summed" in mistakes else 1)
+        if "masked" in mistakes:
             student, teacher = student[known], teacher[known]
-        soft = distillation.soft_target_loss(*((teacher, student) if turned else (student, teacher)), temperature)
-        soft = soft / classes / (1 if squared else temperature**2)
-        weight = 1 - alpha if swapped else alpha
+        pair = (teacher, student) if "turned" in mistakes else (student, teacher)
+        soft = distillation.soft_target_loss(*pair, temperature)
+        soft = soft / (3 if "over classes" in mistakes else 1) / (temperature**2 if "unsquared" in mistakes else 1)
+        weight = 1 - alpha if "swapped" in mistakes else alpha
         return float(weight * hard + (1 - weight) * soft)
 
     return loss
@@ -211,14 +204,14 @@ def distillation_loss(answer: Callable) -> str | None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = [3 * torch.randn(8, 3, generator=generator) for _ in range(2)], torch.arange(8) % 3
     mistakes = {
-        "T^2 is missing: at T = 4 the teacher counts 16 times too little": _loss_with(squared=False),
-        "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places": _loss_with(swapped=True),
-        "both mistakes are still in it": _loss_with(squared=False, swapped=True),
-        "the teacher is the target: KL(teacher || student), not the other way round": _loss_with(turned=True),
-        'a mean over classes, too: KL is a mean over rows, reduction="batchmean"': _loss_with(classes=3),
-        "a lone label counts for the whole batch: sum over the labelled rows, divide by all": _loss_with(lone=True),
-        "the labels' part is summed, and not divided by the number of rows": _loss_with(summed=True),
-        "the teacher's term is for all rows, labelled or not": _loss_with(masked=True),
+        "T^2 is missing: at T = 4 the teacher counts 16 times too little": _loss_with("unsquared"),
+        "alpha is the labels' weight, 1 - alpha the teacher's; they have changed places": _loss_with("swapped"),
+        "both mistakes are still in it": _loss_with("unsquared", "swapped"),
+        "the teacher is the target: KL(teacher || student), not the other way round": _loss_with("turned"),
+        'a mean over classes, too: KL is a mean over rows, reduction="batchmean"': _loss_with("over classes"),
+        "a lone label counts for the whole batch: sum over the labelled rows, divide by all": _loss_with("lone"),
+        "the labels' part is summed, and not divided by the number of rows": _loss_with("summed"),
+        "the teacher's term is for all rows, labelled or not": _loss_with("masked"),
     }
     known = [labels.where(torch.arange(8) < count, data.UNLABELLED) for count in (8, 2, 0)]
     probes: list[tuple] = [(*logits, some, 0.3, 4.0) for some in known]

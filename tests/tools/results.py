@@ -37,6 +37,11 @@ SMALL_PAIRS = (
     ("3 layers, MPNet", "3 layers, MiniLM"),
     ("3 layers, MPNet", "TF-IDF, MPNet"),
     ("6 layers, MPNet", "3 layers, MPNet"),
+    ("TF-IDF, MPNet, altered copies", "TF-IDF, MPNet"),
+    ("3 layers, MPNet, altered copies", "3 layers, MPNet"),
+    ("3 layers, MPNet, altered copies", "3 layers, MPNet, 8 epochs"),
+    ("3 layers, MPNet, altered copies", "TF-IDF, MPNet, altered copies"),
+    ("6 layers, MPNet, altered copies", "6 layers, MPNet"),
 )
 
 
