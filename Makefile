@@ -10,7 +10,7 @@ RUN := $(BIN)/python -m
 NBVAL := -p tests.nbval_plugin --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help distill test test-all test-fast lint lab studio notebooks caches benchmark ablation ladder small large figures clean
+.PHONY: help distill test test-all test-fast lint lab studio notebooks caches benchmark ablation ladder small figures clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -90,19 +90,6 @@ small: $(READY)  ## a 2-layer student in int8: train, export, measure beside the
 		--output runs/small/int8-trimmed --overwrite
 	$(RUN) kdhelpers benchmark runs/small --threads 1
 	$(RUN) kdhelpers benchmark runs/small --output runs/small/latency.json --figure images/latency.png
-
-large: $(READY)  ## the large teacher's students, in int8 and without layers, measured beside it: half an hour the first time
-	$(RUN) kdhelpers distill --recipe movie-snippets-base --student-layers 2 --unlabelled other-snippets --controls none \
-		--output runs/large --overwrite
-	$(RUN) kdhelpers distill --recipe movie-snippets-base --student-layers 3 --unlabelled other-snippets --controls none \
-		--output runs/large-3 --overwrite
-	$(RUN) kdhelpers distill --recipe movie-snippets-base --student static --unlabelled other-snippets --controls none \
-		--output runs/large-static --overwrite
-	$(RUN) kdhelpers export runs/large --format onnx-int8 --output runs/large/2-layers --overwrite
-	$(RUN) kdhelpers export runs/large-3 --format onnx-int8 --output runs/large/3-layers --overwrite
-	$(RUN) kdhelpers export runs/large-static --format numpy --vocabulary-of movie-snippets --output runs/large/static \
-		--overwrite
-	$(RUN) kdhelpers benchmark runs/large --threads 1 --baseline movie-snippets
 
 figures: ablation small distill  ## draw the README's figures anew
 	cp runs/movie-snippets/result.png images/result.png
