@@ -52,7 +52,10 @@ def measure_of(metrics: dict) -> Measure:
 
 
 def result_table(metrics: dict) -> str:
-    """The table of one run, a column a model: sizes, all scores, seconds, and what it learnt from."""
+    """The table of one run, a column a model: sizes, all scores, seconds, and what it learnt from.
+
+    Where that were too wide for a screen, the baselines have a table of their own below.
+    """
     rows = metrics["rows"]
     labels, texts = f"{rows['labelled']:,} labels", f"{rows['labelled'] + rows['unlabelled']:,} texts"
     models = {name: metrics[name] for name in NAMES if name in metrics}
@@ -70,7 +73,10 @@ def result_table(metrics: dict) -> str:
     table = pd.DataFrame.from_dict(size, orient="index").join(score_table(scores))
     table["training"] = [f"{model['train_seconds']:.0f} s" for model in models.values()]
     table["learnt from"] = [seen.get(name, labels) for name in models]
-    return table.rename(index=lambda name: name.replace("_", " ")).T.to_string(line_width=100)
+    shown = table.rename(index=lambda name: name.replace("_", " ")).T
+    of_words = [name for name in shown if "baseline" in name]
+    parts = [shown.drop(columns=of_words), shown[of_words]] if len(models) > 5 and of_words else [shown]
+    return "\n\n".join(part[part.ne("").any(axis=1)].to_string() for part in parts)
 
 
 def result_lines(metrics: dict, output: Path) -> list[str]:

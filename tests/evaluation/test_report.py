@@ -53,7 +53,11 @@ def test_every_line_fits_a_terminal_of_100_columns(metrics):
     metrics["verdict"]["text"] = "short"
     for name in ("baseline", "taught_baseline", "second_control", "hard_answers"):
         metrics[name] = metrics["control"]
-    assert max(map(len, "\n".join(evaluation.result_lines(metrics, "runs/x")).splitlines())) <= 100
+    lines = "\n".join(evaluation.result_lines(metrics, "runs/x")).splitlines()
+    assert max(map(len, lines)) <= 100
+    heads = [" ".join(line.split()) for line in lines if line.endswith(("student", "taught baseline"))]
+    wanted = ["teacher control second control hard answers student", "baseline taught baseline"]
+    assert heads == wanted, "no model stands alone below the others"
 
 
 def test_what_a_model_learnt_from_is_said_as_it_was(metrics):
