@@ -27,7 +27,7 @@ ALONE = (
 SCRIPTS = (*ALONE, "sagemaker/container.py")  # started by themselves, where there is no `python -m kdhelpers`
 LINES = {
     "whole": 11430,
-    "the run": 5080,
+    "the run": 5085,
 }  # raised for a new capability only; the aim for what 0.4 did was 4,900 and 1,900
 LONGEST, MOST = 40, 6
 
