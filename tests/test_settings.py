@@ -129,4 +129,4 @@ def test_the_former_name_of_no_control_is_understood(caplog):
     caplog.set_level("INFO", logger="kdhelpers")
     assert settings_from({"no_control": "true"}).controls == "none"
     assert "--no-control is now --controls none" in caplog.text
-    assert settings_from({"no_control": "false"}).controls == "one"
+    assert settings_from({"no_control": "false"}).controls == "two"
