@@ -65,14 +65,16 @@ def parser() -> Parser:
 def labelled_texts(
     path: str | None, text_column: str, label_column: str, pair_column: str | None, separator: str | None
 ) -> tuple[str, list, list]:
-    """Where rows come from, their texts and their labels; without a path the test rows of the default recipe.
+    """Where rows come from, their texts and their labels.
 
+    Without a path they are the test rows of the default recipe, for "movie-snippets" its labelled training rows.
     With a `pair_column` texts are tuples of two, with a `separator` labels are lists.
     """
-    if path is None:
-        rows = data.movie_snippets()
-        test = rows.splits["test"]
-        return "the movie snippets' test rows", list(test["text"]), [rows.label_names[i] for i in test["label"]]
+    if path in (None, "movie-snippets"):
+        rows, split = data.movie_snippets(), "train" if path else "test"
+        part = rows.splits[split]
+        part = part.select(np.flatnonzero(data.has_label(part["label"][:])))
+        return f"the movie snippets' {split} rows", list(part["text"]), [rows.label_names[i] for i in part["label"]]
     table = data.read_file(path, text_column, label_column, pair_column, separator)
     for row in table:
         if row["label"] is None:
@@ -109,20 +111,11 @@ def baseline(options: argparse.Namespace, first: deployment.Runner) -> deploymen
     if first.task is not data.Task.ONE:
         raise UserError("--baseline is for one label a text: leave it out")
     columns = options.text_column, options.label_column, options.text_pair_column
-    known = labelled_snippets if options.baseline == "movie-snippets" else labelled_texts
-    _, texts, labels = known(options.baseline, *columns, None)
+    _, texts, labels = labelled_texts(options.baseline, *columns, None)
     fitted = models.fit_baseline(texts, np.eye(len(first.labels))[first.class_ids(labels)])
     if fitted is None:
         raise UserError(f"no row of {options.baseline} holds a word: there is nothing to count")
     return deployment.baseline_runner(fitted, first.labels, "TF-IDF")
-
-
-def labelled_snippets(*_: str | None) -> tuple[str, list, list]:
-    """The default recipe's 2,000 labelled training rows, as `labelled_texts` has a file's."""
-    rows = data.movie_snippets()
-    pairs = [pair for pair in zip(rows.splits["train"]["text"], rows.splits["train"]["label"], strict=True)
-             if pair[1] != data.UNLABELLED]  # fmt: skip
-    return "movie-snippets", [text for text, _ in pairs], [rows.label_names[label] for _, label in pairs]
 
 
 def table(timings: list[deployment.Timing], columns: dict) -> str:

@@ -1,12 +1,10 @@
 """More text out of the text that is there: altered copies, which a teacher answers for like for any other."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
-from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from kdhelpers.data.rows import SPLIT_SEED, Rows, fold, no_label, row_keys
+from kdhelpers.data.rows import SPLIT_SEED, Rows, fold, row_keys, with_texts
 from kdhelpers.errors import UserError
 
 LEFT_OUT = 0.15  # the share of words that are left out of a copy
@@ -47,11 +45,6 @@ def with_altered_copies(rows: Rows, copies: int) -> Rows:
         return rows
     if rows.pairs:
         raise UserError("--augment alters single texts, and these rows are pairs: leave it out")
-    train = rows.splits["train"]
     held_out = [key for name in ("validation", "test") if name in rows.splits for key in row_keys(rows.splits[name])]
-    texts = altered_copies(train["text"][:], copies, held_out)
-    label = no_label(rows.task, len(rows.label_names))
-    new = [{"id": f"altered-{number}", "text": text, "label": label} for number, text in enumerate(texts)]
-    table = concatenate_datasets([train, Dataset.from_list(new, features=train.features)])
-    note = f"{len(new):,} altered copies of the training texts join them, for the teacher to answer"
-    return replace(rows, splits=DatasetDict(rows.splits | {"train": table}), notes=[*rows.notes, note])
+    texts = [{"text": text} for text in altered_copies(rows.splits["train"]["text"][:], copies, held_out)]
+    return with_texts(rows, texts, "altered copies of the training texts join them, for the teacher to answer")

@@ -7,15 +7,14 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict
 
-from kdhelpers.data.rows import Rows, checked_rows, no_label, require_column
+from kdhelpers.data.rows import Rows, checked_rows, require_column, with_texts
 from kdhelpers.data.snippets import fetch_other_snippets
 from kdhelpers.errors import UserError
 from kdhelpers.settings import FILES, ROW_FILES, RunSettings
@@ -32,28 +31,21 @@ def file_rows(settings: RunSettings) -> Rows:
         if digest == other:
             raise UserError(f"--{one} and --{two} hold the same rows: give each row once, or nothing can be measured")
     found = {}
-    for name in ROW_FILES:
+    columns = settings.text_column, settings.label_column, settings.text_pair_column, settings.separator
+    for name in ROW_FILES[:3]:  # the rows without labels join those of any source
         if path := getattr(settings, name):
-            label_column = None if name == "unlabelled" else settings.label_column
-            columns = settings.text_column, label_column, settings.text_pair_column, settings.separator
             found[name] = read_file(path, *columns)
     read = [f"{len(rows):,} in {getattr(settings, name)}" for name, rows in found.items()]
-    found["train"] += found.pop("unlabelled", [])
     splits = DatasetDict({name: Dataset.from_list(rows) for name, rows in found.items()})
     return Rows(splits, [], notes=[f"rows read: {', '.join(read)}"])
 
 
 def with_more_text(rows: Rows, settings: RunSettings) -> Rows:
-    """The rows of another source than files, and beside its training rows those of --unlabelled. Raises UserError."""
+    """The rows, and beside the training rows the texts of --unlabelled. Raises UserError for what is wrong in them."""
     if not settings.unlabelled:
         return rows
     read = read_file(settings.unlabelled, settings.text_column, None, settings.text_pair_column)
-    if "id" in rows.splits["train"].column_names:  # its labels are what a model learns from, and no names any more
-        none = no_label(rows.task, len(rows.label_names))
-        read = [{"id": f"unlabelled-{n}", "text": row["text"], "label": none} for n, row in enumerate(read)]
-    train = concatenate_datasets([rows.splits["train"], Dataset.from_list(read)])
-    notes = [*rows.notes, f"{len(read):,} texts without labels join the training rows: {settings.unlabelled}"]
-    return replace(rows, splits=DatasetDict(rows.splits | {"train": train}), notes=notes)
+    return with_texts(rows, read, f"texts without labels join the training rows: {settings.unlabelled}")
 
 
 def located(path: str) -> Path:

@@ -5,13 +5,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from kdhelpers.data.task import Task, has_label
 from kdhelpers.errors import UserError
@@ -52,6 +52,19 @@ class Rows:
 def no_label(task: Task, outputs: int) -> Any:
     """What stands for the label of a row that has none."""
     return {Task.ONE: UNLABELLED, Task.NUMBER: np.nan, Task.SEVERAL: [np.nan] * outputs}[task]
+
+
+def with_texts(rows: Rows, texts: list[dict], what: str) -> Rows:
+    """The rows, and beside the training rows `texts`, which have no label; a note counts them and says `what`."""
+    train = rows.splits["train"]
+    label, names = no_label(rows.task, len(rows.label_names)), columns_of(train)
+    new = [
+        {"id": f"train-{number}", **{name: row[name] for name in names}, "label": label}
+        for number, row in enumerate(texts, len(train))
+    ]
+    table = concatenate_datasets([train, Dataset.from_list(new, features=train.features)])
+    splits = DatasetDict(rows.splits | {"train": table})
+    return replace(rows, splits=splits, notes=[*rows.notes, f"{len(new):,} {what}"])
 
 
 def checked_rows(

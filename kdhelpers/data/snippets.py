@@ -68,9 +68,9 @@ def _member(package: bytes, name: str) -> bytes:
 
 
 def _other_texts(package: bytes) -> bytes:
-    rows = [row for name in (MOVIES, *OTHERS) for row in _rated(_member(package, name))]
-    texts = [row["text"] for row in _unique([row for row in rows if row["text"]])]
-    used = {fold(row["text"]) for row in _clear(_rated(_member(package, MOVIES)))}
+    rows = {name: _rated(_member(package, name)) for name in (MOVIES, *OTHERS)}
+    used = {fold(row["text"]) for row in _clear(rows[MOVIES])}
+    texts = [row["text"] for row in _unique([row for part in rows.values() for row in part if row["text"]])]
     return "".join(f"{text}\n" for text in texts if fold(text) not in used).encode()
 
 

@@ -39,16 +39,15 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None, task:
     """
     own = DATA_SETS.get(settings.dataset_id or settings.source)
     if own:
-        rows = with_more_text(own(), settings)
+        rows = own()
         if settings.task not in ("auto", rows.task) or settings.text_pair_column or settings.label_separator:
             raise UserError(
                 f"--task, --text-pair-column and --label-separator are for other rows: these are {rows.task}"
             )
     else:
-        of_hub = settings.source == "hub"
-        rows = with_more_text(hub_rows(settings), settings) if of_hub else file_rows(settings)
-        rows = _carved(coded(rows, settings, label_names or [], task))
-    rows = check_leakage(rows, settings.drop_leaks)
+        rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
+        rows = coded(rows, settings, label_names or [], task)
+    rows = check_leakage(_carved(with_more_text(rows, settings)), settings.drop_leaks)
     learnt_from_teacher = label_names and settings.alpha == 0  # then no label is needed, and there is no control
     labels = np.array(rows.splits["train"]["label"][:])
     if len(np.unique(labels[has_label(labels)], axis=0)) < 2 and not learnt_from_teacher:

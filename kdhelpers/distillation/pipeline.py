@@ -72,7 +72,8 @@ def _several_runs(settings: RunSettings, work: Path, teacher: Answers | None) ->
     """One run a seed, below `work`; returns the summary over them."""
     runs, predictions = [], []
     # the controls of the other seeds are what a second one would show
-    alone = dataclasses.replace(settings, seeds=1, controls={"two": "one"}.get(settings.controls, settings.controls))
+    controls = "one" if settings.controls == "two" else settings.controls
+    alone = dataclasses.replace(settings, seeds=1, controls=controls)
     for seed in range(settings.seed, settings.seed + settings.seeds):
         folder = work / f"seed-{seed}"
         if (folder / "metrics.json").is_file():

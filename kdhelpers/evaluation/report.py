@@ -90,11 +90,11 @@ def result_lines(metrics: dict, output: Path) -> list[str]:
     if seconds:
         lines.append(f"The teacher's answers took {seconds:.0f} s.")
     lines.append(fill(f"Verdict: {metrics['verdict']['text'] if 'verdict' in metrics else NO_CONTROL}.", 100))
+    if "verdict" in metrics:
+        lines.append("It is about these two models; --seeds 3 is about the two ways of training.")
     for title, kind in (("Soft against hard answers", "soft_or_hard"), ("Luck of the seed", "two_controls")):
         if kind in metrics:
             lines.append(fill(f"{title}: {metrics[kind]['text']}.", 100))
-    if "verdict" in metrics:
-        lines.append("It is about these two models; --seeds 3 is about the two ways of training.")
     return [*lines, f"Written to {output}: metrics.json, predictions.csv, result.png, run.log, student/"]
 
 

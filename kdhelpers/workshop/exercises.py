@@ -6,6 +6,7 @@ passed; not yet, with what is wrong; not attempted (the answer is still `...`). 
 import copy
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import re
@@ -216,12 +217,12 @@ def distillation_loss(answer: Callable) -> str | None:
     known = [labels.where(torch.arange(8) < count, data.UNLABELLED) for count in (8, 2, 0)]
     probes: list[tuple] = [(*logits, some, 0.3, 4.0) for some in known]
     wrong = _function(answer, _loss_with(), probes[:2], mistakes)
-    if wrong is None and math.isnan(float(answer(*probes[2]))):
-        return "in a batch without any label it is NaN, the mean of nothing"
-    if wrong is None and not getattr(
-        answer(logits[0].clone().requires_grad_(), *probes[0][1:]), "requires_grad", False
-    ):
-        return "no gradient reaches the student: return a tensor, and detach nothing"
+    if wrong is None:
+        if math.isnan(float(answer(*copy.deepcopy(probes[2])))):
+            return "in a batch without any label it is NaN, the mean of nothing"
+        _, *others = copy.deepcopy(probes[0])
+        if not getattr(answer(logits[0].clone().requires_grad_(), *others), "requires_grad", False):
+            return "no gradient reaches the student: return a tensor, and detach nothing"
     return wrong or _function(answer, _loss_with(), probes[2:], {})
 
 
@@ -400,9 +401,7 @@ def distill_command(answer: str) -> str | None:
     from kdhelpers.cli.parsing import read_options
 
     words = shlex.split(str(answer).replace("\\\n", " "))
-    words = words[
-        next((at for at, word in enumerate(words) if word.startswith("--")), 0) :
-    ]  # "distill" may stand first
+    words = list(itertools.dropwhile(lambda word: not word.startswith("--"), words))  # "distill" may stand first
     options = {name.replace("-", "_"): value for name, value in read_options(words).items()}
     options |= {"train": os.path.normpath(options["train"])} if "train" in options else {}
     wanted = {"train": "train.csv", "student_layers": 4, "temperature": 4, "live_teacher": True}
