@@ -42,8 +42,13 @@ class Variant:
     recipe: str = "movie-snippets"  # whose teacher
     embeddings: bool = False  # the word embeddings are trained, too
     prepared: dict = field(default_factory=dict)  # options of its rows and its teacher that differ from the recipe's
+    settings: dict = field(default_factory=dict)  # options of its training that differ from the recipe's
 
 
+OWN_LAYERS = {"student": None}
+WIDE = {"learning_rate": 1e-4}
+ALL_LABELS = {"dataset_id": "movie-snippets-labelled"}
+THREE_TEACHERS = {"teacher": ["minilm-l6-h384"] * 3}
 SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}
 SAME_AS: dict[str, str | None] = {
     "3 layers, labels": "labels only",
@@ -88,9 +93,31 @@ GROUPS = {
         ),
         Variant("3 layers, MPNet, 8 epochs", start="backbone", epochs=8, recipe="movie-snippets-base"),
     ),
+    # students of the large teacher's own width, cut from its own layers
+    "width": tuple(
+        Variant(f"{layers} layers of MPNet, {who}", start=start, soft=who != "labels", layers=layers,
+                recipe="movie-snippets-base", prepared=OWN_LAYERS, settings=WIDE)
+        for layers, who, start in ((6, "MPNet", "teacher"), (3, "MPNet", "teacher"), (6, "labels", "backbone"))
+    ),
+    # a search with as many trials for the control as for the student
+    "settings": (
+        *(
+            Variant(f"logits, lr {rate:g}, T {T}", settings={"learning_rate": rate, "temperature": T})
+            for rate in (3e-4, 1e-4) for T in (4, 2)
+        ),
+        *(
+            Variant(f"labels, lr {rate:g}, dropout {dropout:g}", start="backbone", soft=False,
+                    settings={"learning_rate": rate, "dropout": dropout})
+            for rate in (3e-4, 1e-4) for dropout in (0, 0.1)
+        ),
+    ),
+    # other teachers of the same kind
+    "teachers": (
+        Variant("logits of 3 teachers", prepared=THREE_TEACHERS),
+        Variant("all 8,070 labels + logits of a teacher that saw them", prepared=ALL_LABELS, settings={"alpha": 0.5}),
+    ),
 }  # fmt: skip
-ASKED_FOR = ("embeddings", "small", "text")  # two need the large teacher, half an hour a seed
-TEACHERS = {"movie-snippets": ("teacher", "teacher"), "movie-snippets-base": ("MPNet teacher", "small")}  # row, group
+ASKED_FOR = ("embeddings", "small", "text", "width", "settings", "teachers")  # three need the large teacher
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
@@ -134,7 +161,7 @@ def begin(variant: Variant, kit: Prepared) -> tuple[Prepared, PreTrainedModel, d
         alpha = 0.5  # with every label known both voices are heard
     own: dict[str, Any] = {"alpha": alpha, "student_layers": variant.layers, "epochs": variant.epochs}
     own |= {"hidden_states": variant.hidden_states, "train_embeddings": variant.embeddings}
-    own |= STATIC if variant.layers == 0 else {}
+    own |= (STATIC if variant.layers == 0 else {}) | variant.settings
     settings = dataclasses.replace(kit.settings, **own)
     run = dataclasses.replace(kit, settings=settings)
     model = distillation.build_control(run) if variant.start == "backbone" else distillation.build_student(run)
@@ -183,9 +210,9 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
         if kit is None or of != (seed, one.recipe, one.prepared):
             of = seed, one.recipe, one.prepared
             kit = distillation.prepare(recipe(one.recipe, seed=seed, **one.prepared))
-            teacher, group = TEACHERS[one.recipe]
+            teacher, group = teacher_row(one)
             if (teacher, seed) not in kept:
-                runs = add_row(runs, row_for(teacher, group, kit, kit.teacher), path)
+                runs = add_row(runs, scored_teacher(teacher, group, kit), path)
                 kept.add((teacher, seed))
         started = time.perf_counter()
         row = run_variant(one, kit)
@@ -196,6 +223,21 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
             rest = seconds * sum(work(other) for _, other in missing[1:]) / work(one)
             log.info("that took %.0f s: about %.0f minutes for the other %d", seconds, rest / 60, len(missing) - 1)
     return runs
+
+
+def teacher_row(variant: Variant) -> tuple[str, str]:
+    """Name and group of the row of a variant's teacher; more text is read by the same one."""
+    if variant.prepared in (ALL_LABELS, THREE_TEACHERS):
+        return ("teacher, all labels" if variant.prepared == ALL_LABELS else "3 teachers"), "teachers"
+    return ("MPNet teacher", "small") if variant.recipe == "movie-snippets-base" else ("teacher", "teacher")
+
+
+def scored_teacher(name: str, group: str, kit: Prepared) -> dict:
+    """The row of a kit's teacher: of one model, or of several together."""
+    answers = kit.answers
+    if answers is None:
+        return row_for(name, group, kit, kit.teacher)
+    return scored({"variant": name, "group": group}, kit, lambda split: answers[split])
 
 
 def work(variant: Variant) -> float:
