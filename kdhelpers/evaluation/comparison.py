@@ -12,6 +12,7 @@ from kdhelpers.data import Task, has_label, predictions
 from kdhelpers.errors import UserError
 from kdhelpers.evaluation.metrics import same_rows, score
 
+TWO_MODELS = "It is about these two models, not about two ways of training: another seed makes other models."
 TOO_COARSE = 0.05  # rows that show only larger differences than this (as a fraction) are called too few
 NAMES = {  # of a run's models, in the order of its table
     "baseline": "the baseline on the labels",
@@ -255,10 +256,10 @@ class Card:
         return score_table(self.scores)
 
     def __str__(self) -> str:
-        return f"{self.table().T.to_string()}\n\nVerdict: {self.comparison.text}."
+        return f"{self.table().T.to_string()}\n\nVerdict: {self.comparison.text}. {TWO_MODELS}"
 
     def _repr_html_(self) -> str:
-        return f"{self.table().T.to_html(border=0)}<p><b>Verdict:</b> {self.comparison.text}.</p>"
+        return f"{self.table().T.to_html(border=0)}<p><b>Verdict:</b> {self.comparison.text}. {TWO_MODELS}</p>"
 
 
 def score_table(scores: dict[str, dict]) -> pd.DataFrame:

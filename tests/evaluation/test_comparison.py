@@ -33,6 +33,14 @@ def test_two_identical_models_show_no_evidence_of_a_difference(labels):
     assert "<table" in shown._repr_html_()
 
 
+def test_a_verdict_says_that_it_is_about_two_models(labels):
+    shown = evaluation.compare({"student": logits_that_say(labels), "control": wrong_on(labels, slice(0, 99))}, labels)
+    for said in (str(shown), shown._repr_html_()):
+        verdict = said[said.index("Verdict") :]
+        assert "is better than" in verdict
+        assert "about these two models, not about two ways of training" in verdict
+
+
 def test_too_few_rows_are_said_to_be_too_few(labels):
     few = labels[:40]
     shown = evaluation.compare({"student": wrong_on(few, slice(0, 4)), "control": wrong_on(few, slice(0, 9))}, few)
