@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy import optimize, stats
 
-from kdhelpers import data, evaluation, models
+from kdhelpers import data, models
 from kdhelpers.workshop import exercises
 from tests.test_notebooks import NOTEBOOKS, code_cells, tags
 
@@ -144,11 +144,32 @@ def padded_to_longest_of_all(lengths, batch_size):
     return 1 - sum(lengths) / (max(lengths) * len(lengths))
 
 
+def exact_p(gained, rows):
+    return stats.binomtest(gained, rows, 0.5).pvalue
+
+
+def normal_p(gained, rows):
+    return stats.chi2.sf((2 * gained - rows) ** 2 / rows, 1)
+
+
+def least_gained(n, p=exact_p, sides=2, start=None):
+    first = n // 2 if start is None else start
+    return next((gained for gained in range(first, n + 1) if p(gained, n) * sides / 2 < 0.05), None)
+
+
+def least_gained_by_loop(n):
+    """The same from the upper end."""
+    found = None
+    for gained in range(n, n // 2, -1):
+        if exact_p(gained, n) < 0.05:
+            found = np.int64(gained)
+    return found
+
+
 TABLE, STUDENT, TEACHER = 30522 * 384, 17_390_594, 22_713_986
 LIVE = "--train train.csv --student-layers 4 --temperature 4 --live-teacher"
 SPENT, WOULD_BE = (50e6 * ms / 1000 / 3600 * 0.2 for ms in (0.6, 12.0))
 SAVED = WOULD_BE - SPENT
-P = evaluation.mcnemar_p(np.arange(44) < 30, np.arange(44) >= 30)
 
 
 # check: (right answers, then wrong ones, each with a word of its message)
@@ -286,16 +307,19 @@ EXERCISES = {
             (("ADE", "ABDE"), "A's interval goes from +0.9 to +3.9: it reaches 2"),
         ],
     ),
-    "mcnemar": (
-        [P, 0.0226, 0.023],
+    "least_gained": (
+        [least_gained, least_gained_by_loop],
         [
-            (P / 2, "one direction"),
-            (0.5, "too large"),
-            (0.0159, "chi-square"),
-            (0.02, "too small"),
-            (2.26, "percent"),
-            (stats.chi2.sf(15**2 / 44, 1), "corrected for continuity"),
-            (stats.binomtest(30, 44, 0.5), "take its .pvalue"),
+            (lambda n: least_gained(n, sides=1), "28 gained of 44 are too few: p = 0.096 there; half of that"),
+            (lambda n: least_gained(n, start=0), "with 0 of 44 rows gained the rest are lost"),
+            (lambda n: least_gained(n, p=normal_p), "38 gained of 60 are too few: p = 0.052"),
+            (lambda n: min(g for g in range(n // 2, n + 1) if exact_p(g, n) < 0.05), "five rows can never"),
+            (lambda n: least_gained(n) or n, "five rows can never"),
+            (lambda n: (least_gained(n) or 0) + 1, "fewer than 30 of 44 are enough"),
+            (lambda n: n, "fewer than 44 of 44"),
+            (lambda n: None, "is a return missing?"),
+            (lambda n: stats.binomtest(30, n, 0.5), "take its .pvalue"),
+            (29, "a function is wanted"),
         ],
     ),
     "search_space": (
