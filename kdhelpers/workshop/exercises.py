@@ -329,6 +329,26 @@ def forest_plot(answer: tuple[str, str]) -> str | None:
     return None
 
 
+NEXT_STEP = {  # the cases of 05b: the right choice, and how its row of the table of what to do begins
+    "A": ("3", "verdict: no evidence, too few rows | label more test rows"),
+    "B": ("1", "verdict: no evidence, enough rows | ship the control"),
+    "C": ("4", "verdict: better | repeat with --seeds 3"),
+    "D": ("2", "it must be faster | first the teacher itself in int8"),
+}
+
+
+@_check
+def next_step(answer: Any) -> str | None:
+    """05b: the numbers of what to do next in the cases A to D, however they are written."""
+    chosen = re.findall(r"\d", str(list(answer.values()) if isinstance(answer, dict) else answer))
+    if len(chosen) != len(NEXT_STEP):
+        return "four numbers are wanted, one for each of A, B, C and D"
+    for (case, (right, row)), number in zip(NEXT_STEP.items(), chosen, strict=True):
+        if number != right:
+            return f"{case} is not {number}. The table's row: {row}"
+    return None
+
+
 @_check
 def search_space(answer: Callable) -> str | None:
     """06: a function of an Optuna trial: alpha 0 to 0.25, T 2 to 6, 2 or 3 layers, learning rate 1e-4 to 6e-4 (log)."""

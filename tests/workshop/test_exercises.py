@@ -307,6 +307,16 @@ EXERCISES = {
             (("ADE", "ABDE"), "A's interval goes from +0.9 to +3.9: it reaches 2"),
         ],
     ),
+    "next_step": (
+        [(3, 1, 4, 2), "3142", 3142, {"A": 3, "B": 1, "C": 4, "D": 2}, "A3 B1 C4 D2"],
+        [
+            ((4, 1, 4, 2), "A is not 4. The table's row: verdict: no evidence, too few rows | label more test rows"),
+            ((3, 3, 4, 2), "B is not 3. The table's row: verdict: no evidence, enough rows | ship the control"),
+            ((3, 1, 1, 2), "C is not 1. The table's row: verdict: better | repeat with --seeds 3"),
+            ((3, 1, 4, 4), "D is not 4. The table's row: it must be faster | first the teacher itself in int8"),
+            ((3, 1, 4), "four numbers are wanted"),
+        ],
+    ),
     "least_gained": (
         [least_gained, least_gained_by_loop],
         [
@@ -442,6 +452,13 @@ def test_the_spot_plan_is_judged_whole(capsys):
     ):
         exercises.spot_plan(answer)
         assert words in capsys.readouterr().out
+
+
+def test_the_rows_that_are_quoted_stand_in_the_table():
+    (path,) = [path for path in NOTEBOOKS if path.stem == "05b_what_helped"]
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells).replace("*", "").replace("`", "")
+    for _, row in exercises.NEXT_STEP.values():
+        assert f"\n| {row}" in text
 
 
 def test_every_exercise_of_the_series_is_tested_here():
