@@ -104,15 +104,10 @@ def teacher_entry(prepared: Prepared) -> dict[str, Any]:
 
 def verdicts(logits: dict[str, np.ndarray], labels: np.ndarray, task: data.Task = data.Task.ONE) -> dict[str, Any]:
     """The paired comparisons of a run: the student with its control, and what stands beside it."""
-    pairs = {
-        "verdict": ("student", "control"),
-        "two_controls": ("second_control", "control"),
-        "soft_or_hard": ("student", "hard_answers"),
-    }
     if not len(labels) or not data.has_label(labels).all():
         return {}
     return {
         title: dataclasses.asdict(evaluation.judged(logits, labels, a, b, task))
-        for title, (a, b) in pairs.items()
+        for title, (a, b) in evaluation.VERDICTS.items()
         if logits.keys() >= {a, b}
     }

@@ -23,6 +23,11 @@ NAMES = {  # of a run's models, in the order of its table
     "hard_answers": "the student on hard answers",
     "student": "the distilled student",
 }
+VERDICTS = {  # a run's paired comparisons of two of these: the student with its control, and what stands beside it
+    "verdict": ("student", "control"),
+    "two_controls": ("second_control", "control"),
+    "soft_or_hard": ("student", "hard_answers"),
+}
 
 
 def _percent(value: float) -> str:

@@ -1,6 +1,7 @@
 """What a run leaves to read: predictions.csv, the student's model card, the figure, the table on the screen."""
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
 
@@ -9,13 +10,15 @@ import pandas as pd
 from datasets import Dataset
 
 from kdhelpers.data import Task, has_label, joined, predictions, probabilities
-from kdhelpers.evaluation.comparison import NAMES, paired_over_seeds, score_table
+from kdhelpers.evaluation.comparison import NAMES, VERDICTS, paired_over_seeds, score_table
 from kdhelpers.evaluation.metrics import MEASURES, Measure
 from kdhelpers.storage import write_file
 
 log = logging.getLogger(__name__)
 
 NO_CONTROL = "without a control, what the teacher added is not known"
+ABOUT = "It is about these two models; --seeds 3 is about the two ways of training."
+BESIDE = {"soft_or_hard": "Soft against hard answers", "two_controls": "Luck of the seed"}  # of `VERDICTS`
 
 
 def write_predictions(
@@ -89,13 +92,18 @@ def result_lines(metrics: dict, output: Path) -> list[str]:
         lines.append(_share_line(metrics["student"][key] / max(metrics["teacher"][key], 1e-9), measure))
     if seconds:
         lines.append(f"The teacher's answers took {seconds:.0f} s.")
-    lines.append(fill(f"Verdict: {metrics['verdict']['text'] if 'verdict' in metrics else NO_CONTROL}.", 100))
-    if "verdict" in metrics:
-        lines.append("It is about these two models; --seeds 3 is about the two ways of training.")
-    for title, kind in (("Soft against hard answers", "soft_or_hard"), ("Luck of the seed", "two_controls")):
-        if kind in metrics:
-            lines.append(fill(f"{title}: {metrics[kind]['text']}.", 100))
+    lines += verdict_lines(metrics)
     return [*lines, f"Written to {output}: metrics.json, predictions.csv, result.png, run.log, student/"]
+
+
+def verdict_lines(metrics: dict) -> list[str]:
+    """The verdict of a run or of several seeds, what a single run's is about, and the comparisons beside it."""
+    lines = [fill(f"Verdict: {metrics['verdict']['text'] if 'verdict' in metrics else NO_CONTROL}.", 100)]
+    if "verdict" in metrics and "runs" not in metrics:
+        lines.append(ABOUT)
+    return lines + [
+        fill(f"{title}: {metrics[kind]['text']}.", 100) for kind, title in BESIDE.items() if kind in metrics
+    ]
 
 
 def _share_line(share: float, measure: Measure) -> str:
@@ -105,7 +113,10 @@ def _share_line(share: float, measure: Measure) -> str:
 
 
 def over_seeds(runs: list[dict], predictions: list[pd.DataFrame]) -> dict:
-    """The summary of several runs' metrics.json and predictions.csv: means, spread, and one verdict over seeds."""
+    """The summary of several runs' metrics.json and predictions.csv: means, spread, and the verdicts over seeds.
+
+    Where no run has a second control, the control of each next seed is one.
+    """
     task, key = Task(runs[0].get("task", Task.ONE)), f"test_{measure_of(runs[0]).key}"
     scored = [name for name in NAMES if key in runs[0].get(name, {})]
     scores = {name: np.array([run[name][key] for run in runs]) for name in scored}
@@ -117,12 +128,15 @@ def over_seeds(runs: list[dict], predictions: list[pd.DataFrame]) -> dict:
         "share_of_teacher": float(scores["student"].mean() / scores["teacher"].mean()) if "teacher" in scores else None,
         "runs": runs,
     }
-    if "control" in scores:
-        by_seed = {run["seed"]: table for run, table in zip(runs, predictions, strict=True)}
-        student, control = (
-            {seed: _row_scores(table, name, task) for seed, table in by_seed.items()} for name in ("student", "control")
-        )
-        summary["verdict"] = vars(paired_over_seeds(student, control, NAMES["student"], NAMES["control"], task))
+    by_seed = {run["seed"]: table for run, table in zip(runs, predictions, strict=True)}
+    compared = {name for pair in VERDICTS.values() for name in pair if name in scores}
+    right = {name: {seed: _row_scores(by_seed[seed], name, task) for seed in by_seed} for name in compared}
+    if "control" in right:
+        next_ones = {seed: right["control"][after] for seed, after in pairwise(sorted(by_seed))}
+        right = {"second_control": next_ones} | right
+    for title, (a, b) in VERDICTS.items():
+        if right.get(a) and right.get(b):
+            summary[title] = vars(paired_over_seeds(right[a], right[b], NAMES[a], NAMES[b], task))
     return summary
 
 
@@ -134,7 +148,7 @@ def _row_scores(table: pd.DataFrame, name: str, task: Task) -> np.ndarray:
 
 
 def seeds_lines(summary: dict, output: Path) -> list[str]:
-    """The table of several seeds: each run's accuracies, their mean and standard deviation, and the verdict."""
+    """The table of several seeds: each run's accuracies, their mean and standard deviation, and the verdicts."""
     runs, names, measure = summary["runs"], list(summary["mean"]), measure_of(summary["runs"][0])
     unit = 100 if measure.percent else 1
     rows = {f"seed {run['seed']}": [unit * run[name][f"test_{measure.key}"] for name in names] for run in runs}
@@ -147,7 +161,7 @@ def seeds_lines(summary: dict, output: Path) -> list[str]:
         f"Test {measure.name}{' in %' * measure.percent} on {runs[0]['rows']['test']:,} rows.",
         table.to_string(float_format="%.2f" if measure.percent else "%.3f", line_width=100),
         *([_share_line(share, measure)] if share else []),
-        fill(f"Verdict: {summary['verdict']['text'] if 'verdict' in summary else NO_CONTROL}.", 100),
+        *verdict_lines(summary),
         f"Written to {output}: metrics.json, and each seed's run in its own folder",
     ]
 
@@ -167,7 +181,7 @@ Trained on {labelled:,} labelled and {unlabelled:,} unlabelled rows; scored on {
 {table}
 ```
 
-Verdict: {verdict}.
+{verdict}
 
 Limits: measured on rows like the training rows, with one seed. It reads {max_length} tokens and cuts off the rest; it
 has its teacher's mistakes and biases, and some of its own.
@@ -176,7 +190,7 @@ has its teacher's mistakes and biases, and some of its own.
 
 def write_model_card(path: Path, metrics: dict, label_names: list[str]) -> None:
     """The student's README.md, in the form that the Hugging Face Hub reads: data, numbers, verdict, limits."""
-    verdict = metrics["verdict"]["text"] if "verdict" in metrics else NO_CONTROL
+    verdict = "\n\n".join(verdict_lines(metrics))
     kinds = {Task.ONE: "Classes", Task.SEVERAL: "Labels, any number of them at once", Task.NUMBER: "It gives a number"}
     answers = kinds[Task(metrics.get("task", Task.ONE))]
     fields = metrics | metrics["student"] | metrics["rows"] | {"table": result_table(metrics), "verdict": verdict}

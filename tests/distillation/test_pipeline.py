@@ -61,7 +61,9 @@ def test_a_run_leaves_what_it_says(files, teacher, tmp_path):  # noqa: F811
     tokenizer = models.load_tokenizer(str(output / "student"))
     assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab()
     assert tokenizer.model_max_length == metrics["max_length"] == 12, "what it was trained at is what it is served at"
-    assert metrics["verdict"]["text"] in (output / "student" / "README.md").read_text(encoding="utf-8")
+    card = " ".join((output / "student" / "README.md").read_text(encoding="utf-8").split())
+    assert metrics["verdict"]["text"] in card
+    assert metrics["two_controls"]["text"] in card
     for path in [output, *output.rglob("*"), *(tmp_path / "kd").rglob("*")]:
         open_to_all = 0o755 if path.is_dir() else 0o644
         if not path.name.endswith(".lock"):
@@ -82,6 +84,7 @@ def test_a_second_control_differs_in_its_seed_and_several_seeds_need_none(files,
     assert "a control with another seed" in metrics["two_controls"]["text"]
     several = distill(settings(files, teacher, tmp_path / "several", seeds=2))
     assert all("second_control" not in run for run in several["runs"])
+    assert list(several["two_controls"]["by_seed"]) == [42]
 
 
 def test_a_control_has_a_learning_rate_and_a_dropout_of_its_own(files, teacher, tmp_path):  # noqa: F811

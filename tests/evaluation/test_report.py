@@ -1,9 +1,11 @@
 """What a run leaves to read."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kdhelpers import evaluation
+from kdhelpers.evaluation.report import ABOUT
 
 
 @pytest.fixture
@@ -49,6 +51,15 @@ def test_the_table_says_what_was_measured(metrics, tmp_path):
         assert wanted in text
 
 
+def test_a_single_runs_verdict_says_what_it_compares_and_what_luck_does(metrics):
+    metrics |= {kind: {"text": f"the {kind} text"} for kind in ("soft_or_hard", "two_controls")}
+    lines = evaluation.result_lines(metrics, "runs/x")
+    first = lines.index("Verdict: the student is better.")
+    assert lines[first + 1] == "It is about these two models; --seeds 3 is about the two ways of training."
+    assert lines[first + 2] == "Soft against hard answers: the soft_or_hard text."
+    assert lines[first + 3] == "Luck of the seed: the two_controls text."
+
+
 def test_every_line_fits_a_terminal_of_100_columns(metrics):
     metrics["verdict"]["text"] = "short"
     for name in ("baseline", "taught_baseline", "second_control", "hard_answers"):
@@ -85,31 +96,70 @@ def test_a_run_without_labels_shows_what_it_can(metrics):
     assert "without a control" in text
 
 
-def test_the_table_over_seeds_shows_spread_and_one_verdict(metrics):
-    import pandas as pd
-
+def of_seeds(metrics, **answers):
+    """A summary of seeds 42 to 44 and all of its words; each answer is the share of 100 rows that is right, by seed."""
     runs = [metrics | {"seed": seed} for seed in (42, 43, 44)]
-    rows = pd.DataFrame({"label": ["a", "b"] * 50, "student": ["a", "b"] * 50, "control": ["a", "a"] * 50})
-    summary = evaluation.over_seeds(runs, [rows] * 3)
-    text = "\n".join(evaluation.seeds_lines(summary, "runs/x"))
+    rows = [
+        pd.DataFrame(
+            {"label": 1, **{name: np.arange(100) < share for name, share in zip(answers, shares, strict=True)}}
+        )
+        for shares in zip(*answers.values(), strict=True)
+    ]
+    summary = evaluation.over_seeds(runs, rows)
+    return summary, " ".join("\n".join(evaluation.seeds_lines(summary, "runs/x")).split())
+
+
+def test_the_table_over_seeds_shows_spread_and_one_verdict(metrics):
+    summary, text = of_seeds(metrics, student=(90, 90, 90), control=(40, 40, 40))
     assert "standard deviation" in text
-    assert "3 seeds (+50.0, +50.0, +50.0)" in " ".join(text.split())
+    assert "3 seeds (+50.0, +50.0, +50.0)" in text
     assert text.count("Verdict") == 1
+    assert ABOUT not in text
+    assert "soft_or_hard" not in summary
 
 
-def test_the_model_card_has_data_numbers_verdict_and_limits(metrics, tmp_path):
+def test_over_seeds_each_control_is_compared_with_the_next_seeds(metrics):
+    summary, text = of_seeds(metrics, student=(90, 90, 90), control=(40, 46, 43))
+    luck = summary["two_controls"]
+    assert list(luck["by_seed"].values()) == pytest.approx([0.06, -0.03])
+    assert f"Luck of the seed: {luck['text']}." in text
+    assert "a control with another seed shows no evidence of a difference from the control without" in luck["text"]
+
+
+def test_over_seeds_what_every_run_has_is_compared_as_in_a_run(metrics):
+    metrics |= dict.fromkeys(("second_control", "hard_answers"), metrics["control"])
+    given = {"student": (90, 90, 90), "control": (40, 46, 43), "second_control": (50, 50, 50)}
+    summary, text = of_seeds(metrics, **given, hard_answers=(70, 80, 75))
+    assert list(summary["two_controls"]["by_seed"].values()) == pytest.approx([0.10, 0.04, 0.07])
+    assert "the distilled student is better than the student on hard answers: +15.0 points over 3 seeds" in text
+    assert list(summary["soft_or_hard"]["by_seed"].values()) == pytest.approx([0.2, 0.1, 0.15])
+
+
+def test_without_a_control_several_seeds_have_no_verdict(metrics):
+    del metrics["control"]
+    summary, text = of_seeds(metrics, student=(90, 90, 90))
+    assert not {"verdict", "two_controls"} & set(summary)
+    assert "Verdict: without a control" in text
+
+
+def test_the_model_card_has_data_numbers_verdicts_and_limits(metrics, tmp_path):
+    metrics["two_controls"] = {"text": "another seed shows nothing"}
     evaluation.write_model_card(tmp_path / "README.md", metrics, ["negative", "positive"])
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\n")
-    for wanted in ("negative, positive", "6,000 unlabelled", "83.0 %", "the student is better", "128 tokens"):
+    for wanted in (
+        "negative, positive", "6,000 unlabelled", "83.0 %", "\nVerdict: the student is better.\n", f"\n{ABOUT}\n",
+        "\nLuck of the seed: another seed shows nothing.\n", "128 tokens",
+    ):  # fmt: skip
         assert wanted in text, wanted
-    del metrics["verdict"]
+    del metrics["verdict"], metrics["two_controls"]
     evaluation.write_model_card(tmp_path / "README.md", metrics, ["negative", "positive"])
-    assert "without a control" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "Verdict: without a control" in text
+    assert ABOUT not in text
 
 
 def test_predictions_hold_names_and_the_students_probability(tmp_path):
-    import pandas as pd
     from datasets import Dataset
 
     test = Dataset.from_dict({"id": ["1", "2"], "text": ["x", "y"], "labels": [0, 1]})

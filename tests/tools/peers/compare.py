@@ -162,7 +162,7 @@ def result_lines(result: dict) -> list[str]:
         lines.append(
             f"No less accurate and 3 times faster than {way['name']}: {held} ({points:+.1f} points, {faster:.1f}x)"
         )
-        lines += [f"  seed {seed}: {text}" for seed, text in zip(result["seeds"], way["paired"], strict=True)]
+        lines.append(f"  {way['paired']}")
     return lines
 
 
@@ -194,6 +194,12 @@ def train_all(ways, seeds: list[int], kit: Prepared, rows: int, folder: Path, py
     return runs
 
 
+def verdict(runs: dict[str, list[dict]], labels: np.ndarray, a: str, b: str) -> str:
+    """Is the way `a` better than `b`? Over seeds and rows, as everywhere; answers are class ids [rows]."""
+    right = [{facts["seed"]: facts["answers"] == labels for facts in runs[name]} for name in (a, b)]
+    return evaluation.paired_over_seeds(*right, a, b).text
+
+
 def compare(options: argparse.Namespace) -> dict:
     """Everything, from the peers' environment to what peers.json holds. Raises UserError."""
     for name in ("rows", "epochs", "seeds", "threads"):
@@ -208,7 +214,7 @@ def compare(options: argparse.Namespace) -> dict:
     ways = [way for way in WAYS if way.variant != "bf16" or bf16]
     seeds = list(range(42, 42 + options.seeds))
     runs = train_all(ways, seeds, kit, rows, folder, python, options)
-    labels, ours = kit.labels("test"), runs[ways[0].name]
+    labels = kit.labels("test")
     table = [
         {
             "name": way.name,
@@ -216,10 +222,7 @@ def compare(options: argparse.Namespace) -> dict:
             "test_accuracy": float(np.mean([facts["test_accuracy"] for facts in runs[way.name]])),
             "seconds": min(facts["seconds"] for facts in runs[way.name]),
             "patches": runs[way.name][0]["patches"],
-            "paired": [
-                evaluation.paired(mine["answers"], facts["answers"], labels, ways[0].name, way.name).text
-                for mine, facts in zip(ours, runs[way.name], strict=True)
-            ],
+            "paired": verdict(runs, labels, ways[0].name, way.name),
             "runs": [{key: fact for key, fact in facts.items() if key != "answers"} for facts in runs[way.name]],
         }
         for way in ways
