@@ -58,9 +58,12 @@ def quiet() -> None:
     # asked of whoever imports tqdm in a notebook; no bar of ours needs a widget
     warnings.filterwarnings("ignore", message="IProgress not found")
 
-    import datasets
-    import huggingface_hub
-    import transformers
+    try:
+        import datasets
+        import huggingface_hub
+        import transformers
+    except ImportError:  # the doctor, or whoever needs them, says so
+        return
 
     huggingface_hub.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()

@@ -38,6 +38,16 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def in_a_sentence(error: Exception) -> str | None:
+    """What to do about a full disk or a missing library; None for anything else."""
+    if disk_is_full(error):
+        full = "the disk is full; nothing of an earlier run was touched"
+        return f"{full}: make room, then repeat the command with --resume"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "kdhelpers").startswith("kdhelpers"):
+        return f"{error.name} is not installed: python -m kdhelpers doctor says what is missing, and what to do"
+    return None
+
+
 def known_command(given: str) -> str | None:
     """The command of that name, also of a former one, with a hint; None, with the nearest name said, where none is."""
     if given in FORMER_NAMES:
@@ -63,8 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        quiet()
-        start_console()
+        if command != "doctor":  # it is asked where the libraries that these import are missing
+            quiet()
+            start_console()
         importlib.import_module(f"kdhelpers.cli.{command}").main(argv[1:])
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # under torchrun the others meet the same mistake
@@ -78,13 +89,10 @@ def main(argv: list[str] | None = None) -> int:
         print("\nstopped." + (resume if command == "distill" else ""), file=sys.stderr)
         return 130
     except Exception as error:
-        if not disk_is_full(error):
+        said = in_a_sentence(error)
+        if said is None:
             raise
-        print(
-            "error: the disk is full; nothing of an earlier run was touched: "
-            "make room, then repeat the command with --resume",
-            file=sys.stderr,
-        )
+        print(f"error: {said}", file=sys.stderr)
         return 2
     return 0
 

@@ -152,6 +152,21 @@ def test_every_requirement_of_the_package_is_pinned_within_its_range():
         assert requirement.specifier.contains(pins()[requirement.name]), requirement
 
 
+BY_HAND = re.compile(r"^python3 -m venv ~/distilling .*\n~/distilling/bin/pip .*$", flags=re.M)
+
+
+@pytest.mark.parametrize("name", ["README.md", "AWS.md", "00_start_here.ipynb"])
+def test_the_two_lines_that_make_studio_stands_for_do_what_it_does(name):
+    """The same everywhere: the pinned PyTorch from the same index, and a kernel of the same name."""
+    (lines,) = BY_HAND.findall(TEXTS[name])
+    assert dict(re.findall(r"\b([a-z]+)==(\S+)", lines)) == {"torch": pins()["torch"]}
+    makefile = TEXTS["Makefile"]
+    assert re.search(r"^TORCH_INDEX \?= (\S+)", makefile, flags=re.M)[1] in lines
+    assert re.search(r"ipykernel install .*", makefile)[0] in lines
+    assert lines.count("--no-cache-dir") == 2
+    assert "-r requirements.txt -e ." in lines
+
+
 def asked_for(libraries):
     """Their names, and those of what each of them needs by itself."""
     needed = [Requirement(line) for name in libraries for line in metadata.requires(name) or ()]

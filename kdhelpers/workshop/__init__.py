@@ -1,11 +1,13 @@
-"""For notebooks: figures, exercises, the doctor, and a few short cuts. Figures are loaded when they are first used."""
+"""For notebooks: figures, exercises, doctor, short cuts. What needs libraries is loaded at its first use."""
 
 import importlib
 import typing
 
 from kdhelpers.workshop.doctor import Finding, Report, doctor, fill_caches
-from kdhelpers.workshop.endpoint import pretend_endpoint
-from kdhelpers.workshop.kit import command, logits_of, three_class_files, train_briefly
+
+_FROM = {"show": "figures", "pretend_endpoint": "endpoint"} | dict.fromkeys(
+    ("command", "logits_of", "three_class_files", "train_briefly"), "kit"
+)
 
 __all__ = [
     "Finding", "Report", "command", "doctor", "exercises", "figures", "fill_caches", "logits_of", "pretend_endpoint",
@@ -16,8 +18,8 @@ __all__ = [
 def __getattr__(name: str) -> typing.Any:
     if name in ("exercises", "figures"):
         return importlib.import_module(f"kdhelpers.workshop.{name}")
-    if name == "show":
-        return importlib.import_module("kdhelpers.workshop.figures").show
+    if name in _FROM:
+        return getattr(importlib.import_module(f"kdhelpers.workshop.{_FROM[name]}"), name)
     raise AttributeError(f"module 'kdhelpers.workshop' has no attribute {name!r}")
 
 

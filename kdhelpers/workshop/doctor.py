@@ -1,9 +1,14 @@
-"""How this machine stands: what is here, what is missing, and what each lack means."""
+"""How this machine stands: what is here, what is missing, and what each lack means.
 
+Importing this module takes nothing but Python: it is asked where libraries are missing, too.
+"""
+
+import importlib
 import json
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -15,15 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import joblib
-import psutil
-import torch
-from packaging.requirements import Requirement
-
-from kdhelpers import distillation, experiments, models, runtime, storage
 from kdhelpers.errors import UserError
 from kdhelpers.settings import recipe, settings_from
-from kdhelpers.workshop.kit import three_class_files
 
 log = logging.getLogger(__name__)
 STUDIO = Path("/opt/ml/metadata/resource-metadata.json")  # what a space of SageMaker Studio says of itself
@@ -52,10 +50,13 @@ class Report(list[Finding]):
 def doctor() -> Report:
     """Look at versions, machine, caches, Hub and AWS; nothing is downloaded or changed. Takes up to 5 seconds.
 
+    Where packages are missing the report says which, and goes no further.
+
     >>> kd.doctor().missing  # doctest: +SKIP
     []
     """
-    return Report([*_packages(), *_machine(), *_caches(), *_reach()])
+    report = Report([*_packages(), *_studio()])
+    return report if report.missing else Report([*report, *_machine(), *_caches(), *_reach()])
 
 
 def finding(name: str, good: bool, text: str, lack: str = "") -> Finding:
@@ -74,27 +75,47 @@ def _requirements() -> list[str]:
 
 def _packages() -> Iterator[Finding]:
     yield Finding("ok", "Python", platform.python_version())
-    wrong, seen = [], []
-    for requirement in map(Requirement, _requirements()):
+    seen, wrong = [], []
+    for line in _requirements():
+        name = re.split(r"[^\w.-]", line)[0]
         try:
-            seen.append(f"{requirement.name} {metadata.version(requirement.name)}")
-        except metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is not installed")
-            continue
-        if not requirement.specifier.contains(seen[-1].split()[-1], prereleases=True):
-            wrong.append(f"{seen[-1]} is not {requirement.specifier}")
+            seen.append(f"{name} {metadata.version(name)}")
+            from packaging.requirements import Requirement
+
+            asked = Requirement(line).specifier
+            if not asked.contains(seen[-1].split()[-1], prereleases=True):
+                wrong.append(f"{seen[-1]} is not {asked}")
+        except ImportError as error:  # metadata's own kind of error is one
+            wrong.append(f"{error.name} is not installed")
+    wrong = list(dict.fromkeys(wrong)) or list(_broken())
     if wrong:
-        yield Finding("missing", "packages", "; ".join(wrong) + ": pip install -r requirements.txt")
+        mend = "make studio in a terminal, and its kernel" if STUDIO.is_file() else "pip install -r requirements.txt"
+        yield Finding("missing", "packages", f"{'; '.join(wrong)}: {mend}")
     else:
         yield Finding("ok", "packages", ", ".join(seen[:3]) + f" and {len(seen) - 3} more")
 
 
+def _broken() -> Iterator[str]:
+    """What is listed as installed, or needed by something that is, and cannot be imported."""
+    rooms = ("data", "models", "evaluation", "distillation", "deployment", "experiments")
+    try:
+        for name in ("joblib", "psutil", *(f"kdhelpers.{room}" for room in rooms)):
+            importlib.import_module(name)
+    except (ImportError, OSError) as error:  # OSError: of a compiled library
+        yield f"{getattr(error, 'name', None) or error} cannot be imported"
+
+
 def _machine() -> Iterator[Finding]:
+    import joblib
+    import psutil
+    import torch
+
+    from kdhelpers import runtime
+
     cores = joblib.cpu_count()  # those that this process may use
     yield finding("cores", cores > 1, f"{cores}, threads of PyTorch: {torch.get_num_threads()}")
     memory = psutil.virtual_memory().total / 2**30
     yield finding("memory", memory >= 3.5, f"{memory:.0f} GiB", ": 4 GiB are wanted")
-    yield from _studio()
     machine = runtime.this_machine()
     slow = " (no fast bf16 here: training takes about twice as long)"
     yield finding("training", machine.precision != "fp32", f"on {machine.device} in {machine.precision}", slow)
@@ -111,6 +132,8 @@ def _studio() -> Iterator[Finding]:
 
 
 def _caches() -> Iterator[Finding]:
+    from kdhelpers import models, storage
+
     try:
         models.locate(models.EMBEDDED_BACKBONE)
         yield Finding("ok", "backbone", "MiniLM-L6-H384 is installed and whole")
@@ -160,6 +183,9 @@ def fill_caches() -> None:
 
     With them a room needs no network. Some seven minutes on two cores, seconds where they are there already.
     """
+    from kdhelpers import distillation, experiments
+    from kdhelpers.workshop.kit import three_class_files
+
     log.info("1 of 3: movie snippets, teacher and its logits")
     kit = distillation.prepare(recipe())
     for name in experiments.OF_THE_NOTEBOOKS:

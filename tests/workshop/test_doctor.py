@@ -1,7 +1,12 @@
 """The doctor on machines that are not like this one."""
 
+import functools
+import json
 import re
+import shutil
+import subprocess
 import sys
+from collections import namedtuple
 from importlib import metadata
 
 import nbformat
@@ -10,6 +15,7 @@ import pytest
 from kdhelpers import data, distillation, experiments, models, storage, workshop
 from kdhelpers.errors import UserError
 from tests.test_notebooks import NOTEBOOKS, code_cells
+from tests.test_readme import wanted
 
 CREDENTIALS = {
     "keys in variables": {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE"},
@@ -92,6 +98,100 @@ def test_a_package_of_the_wrong_version_or_none_is_named(machine, monkeypatch):
     assert finding.level == "missing"
     assert re.search(r"torch \S+ is not >=99", finding.text)
     assert "no-such-package-here is not installed" in finding.text
+
+
+# One after the other is hidden from `import`; what is "gone" also from the list of installed packages. What has been
+# imported is put back afterwards: it could not be imported twice.
+WITHOUT = """
+import contextlib, importlib.metadata, io, json, sys, traceback
+
+class Hidden:
+    modules = package = ()
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.modules:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+hidden, from_name, said = Hidden(), importlib.metadata.Distribution.from_name, {}
+def listed(name):
+    if name == hidden.package:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return from_name(name)
+importlib.metadata.Distribution.from_name = listed
+sys.meta_path.insert(0, hidden)
+for state, package, modules in json.loads(sys.argv[1]):
+    hidden.modules, hidden.package = modules, package if state == "gone" else ""
+    put_away = {name: sys.modules.pop(name) for name in [*sys.modules] if name.split(".")[0] in (*modules, "kdhelpers")}
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        try:
+            code = __import__("kdhelpers.__main__", fromlist=["main"]).main(["doctor"])
+        except BaseException:
+            code = traceback.format_exc()
+    said[package] = [code, out.getvalue(), "torch" in sys.modules]
+    sys.modules |= {name: module for name, module in put_away.items() if name.split(".")[0] != "kdhelpers"}
+print(json.dumps(said))
+"""
+REQUIRED = [requirement.name for requirement in wanted()]
+BROKEN = ("optuna", "evaluate", "onnx", "onnxruntime", "joblib", "psutil", "filelock")
+
+
+@functools.cache
+def without(state):
+    """What `doctor` answers without each of the packages that are "gone" or "broken": one process for all of them."""
+    modules = {}
+    for module, packages in metadata.packages_distributions().items():
+        for package in packages:
+            modules.setdefault(package.lower().replace("_", "-"), []).append(module)
+    cases = [(state, name, modules[name.lower()]) for name in (REQUIRED if state == "gone" else BROKEN)]
+    done = subprocess.run([sys.executable, "-c", WITHOUT, json.dumps(cases)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_package_that_is_not_installed_is_said_before_anything_is_imported(name):
+    code, said, imported = without("gone")[name]
+    assert (code, imported) == (2, False), said
+    assert f"{name} is not installed: pip install -r requirements.txt" in said
+    assert said.endswith("error: mend first: packages\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_package_that_cannot_be_imported_is_said_in_a_sentence(name):
+    """Also one that only another of our packages asks for."""
+    code, said, _ = without("broken")[name]
+    assert code == 2, said
+    assert f"{name} cannot be imported: pip install -r requirements.txt" in said
+    assert "memory" not in said, "the rest would need it"
+
+
+def test_in_studio_what_is_missing_is_mended_by_make_studio(machine, monkeypatch):
+    module = sys.modules[workshop.doctor.__module__]
+    monkeypatch.setattr(module, "STUDIO", machine / "resource-metadata.json")
+    module.STUDIO.write_text('{"SpaceName": "ann"}')
+    monkeypatch.setattr(metadata, "requires", lambda name: ["no-such-package-here"])
+    report = workshop.doctor()
+    assert [finding.name for finding in report] == ["Python", "packages", "Studio"]
+    assert "no-such-package-here is not installed: make studio in a terminal" in report[1].text
+
+
+@pytest.mark.parametrize(("gib", "level", "words"), [(3.8, "ok", "4 GiB"), (2, "note", "2 GiB: 4 GiB are wanted")])
+def test_a_machine_with_little_memory_is_told_so(machine, monkeypatch, gib, level, words):
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: namedtuple("Memory", "total")(int(gib * 2**30)))
+    assert found("memory") == (level, "memory", words)
+
+
+@pytest.mark.parametrize(("gib", "level", "words"), [(1.1, "ok", "1.1 GiB free"), (0.4, "note", "0.4 GiB free: 1 GiB")])
+def test_a_disk_with_little_room_where_the_cache_lies_is_told_so(machine, monkeypatch, gib, level, words):
+    asked = []
+    free = namedtuple("Disk", "free")(int(gib * 2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: asked.append(place) or free)
+    assert found("disk").level == level
+    assert words in found("disk").text
+    assert set(asked) == {machine}, "the cache's folder is not made yet: the one it will be made in"
 
 
 @pytest.mark.parametrize("where", CREDENTIALS)
