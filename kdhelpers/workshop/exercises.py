@@ -65,7 +65,7 @@ def _number(answer: float, right: float, mistakes: Mapping[str, float]) -> str |
     half, answer = 10 ** (math.floor(math.log10(right)) - 1) / 2, _value(answer)
     if abs(answer - right) <= half:
         return None
-    for message, wrong in {"that is in percent; give a fraction": 100 * right, **mistakes}.items():
+    for message, wrong in {**mistakes, "that is in percent; give a fraction": 100 * right}.items():
         if math.isclose(answer, wrong, rel_tol=0.01):
             return message
     return f"{answer:.4g} is too {'large' if answer > right else 'small'}"
@@ -347,6 +347,20 @@ def next_step(answer: Any) -> str | None:
         if number != right:
             return f"{case} is not {number}. The table's row: {row}"
     return None
+
+
+@_check
+def rows_needed(answer: float) -> str | None:
+    """06: the rows with which chance moves two equal trials by less than 1 point, 95 times in 100; 15 % disagree."""
+    right = 0.15 * (1.96 / 0.01) ** 2
+    mistakes = {
+        "1.96 / 0.01 has to be squared: the noise shrinks with the root of the rows": right / (1.96 / 0.01),
+        "a point is 0.01, not 1": right * 0.01**2,
+        "15 % is 0.15, not 15": 100 * right,
+        "that is the root of it": right**0.5,
+        "95 of 100 are 1.96 standard deviations, not one": right / 1.96**2,
+    }
+    return _number(answer, right, mistakes)
 
 
 @_check

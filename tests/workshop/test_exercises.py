@@ -332,6 +332,18 @@ EXERCISES = {
             (29, "a function is wanted"),
         ],
     ),
+    "rows_needed": (
+        [0.15 * (1.96 / 0.01) ** 2, 5762, 5763, 5800],
+        [
+            (0.15 * 1.96 / 0.01, "has to be squared"),
+            (0.15 * 1.96**2, "a point is 0.01, not 1"),
+            (15 * (1.96 / 0.01) ** 2, "15 % is 0.15"),
+            ((0.15 * (1.96 / 0.01) ** 2) ** 0.5, "the root of it"),
+            (0.15 / 0.01**2, "1.96 standard deviations"),
+            (1000, "too small"),
+            (0.15 * (2.58 / 0.01) ** 2, "too large"),
+        ],
+    ),
     "search_space": (
         [space()],
         [
