@@ -4,7 +4,7 @@ from kdhelpers.data.augment import altered_copies
 from kdhelpers.data.files import OF_THE_PACKAGE, digests, located, read_file, read_records
 from kdhelpers.data.hub import hub_message
 from kdhelpers.data.packages import download_package
-from kdhelpers.data.rows import SPLIT_SEED, TEACHER_LOGITS, UNLABELLED, Rows, fold, normal_label, texts_of
+from kdhelpers.data.rows import SPLIT_SEED, TEACHER_LOGITS, UNLABELLED, Rows, fold, normal_label, quoted, texts_of
 from kdhelpers.data.snippets import (
     fetch_movie_snippets,
     fetch_other_snippets,
@@ -20,6 +20,6 @@ __all__ = [
     "DATA_SETS", "OF_THE_PACKAGE", "PROBLEM_TYPES", "Rows", "SEPARATOR", "SPLIT_SEED", "TEACHER_LOGITS", "Task",
     "UNLABELLED", "altered_copies", "digests", "download_package", "fetch_movie_snippets", "fetch_other_snippets",
     "fold", "has_label", "hub_message", "joined", "leaking_rows", "load_rows", "located", "movie_ratings",
-    "movie_snippets", "normal_label", "padding_share", "predictions", "probabilities", "read_file",
+    "movie_snippets", "normal_label", "padding_share", "predictions", "probabilities", "quoted", "read_file",
     "read_movie_snippets", "read_records", "texts_of", "thin_out", "tokenise", "withhold_labels",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -100,7 +101,7 @@ def checked_rows(
 def _checked_text(record: dict, column: str, where: str) -> str:
     text = record[column]
     if not isinstance(text, str) or text.strip().lower() in MISSING:
-        raise UserError(f"{where} has no text in column {column!r} but {str(text)[:60]!r}: fill or drop it")
+        raise UserError(f"{where} has no text in column {column!r} but {quoted(str(text))}: fill or drop it")
     return text.strip()
 
 
@@ -126,6 +127,18 @@ def fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
+def quoted(text: str | tuple[str, ...]) -> str:
+    """A text (or a pair) in quotation marks, for a message; of a long one its first words.
+
+    >>> quoted("A film about nothing at all, and about the people to whom it happens")
+    "'A film about nothing at all, and about the people to whom …'"
+    """
+    if isinstance(text, tuple):
+        return " and ".join(map(quoted, text))
+    words = textwrap.shorten(text, 60, placeholder=" …")
+    return repr(text[:60] if words in ("", "…") else words)  # nothing, or one long word
+
+
 def require_column(column: str, columns: list[str], where: str) -> None:
     """Raise UserError, naming the columns that there are, unless `column` is one of them, once."""
     if columns.count(column) != 1:
@@ -139,7 +152,7 @@ def shown_label(value: Any) -> str | None:
     Raises UserError for lists and other objects.
     """
     if not pd.api.types.is_scalar(value) or isinstance(value, bytes):
-        raise UserError(f"the label {str(value)[:60]} is neither a name nor a number")
+        raise UserError(f"the label {quoted(str(value))} is neither a name nor a number")
     text = "" if pd.isna(value) else " ".join(unicodedata.normalize("NFC", str(value)).split())
     if NUMBER.fullmatch(text.replace("\N{MINUS SIGN}", "-")):
         number = Decimal(text.replace("\N{MINUS SIGN}", "-"))

@@ -15,7 +15,7 @@ from kdhelpers.data.augment import with_altered_copies
 from kdhelpers.data.files import file_rows, with_more_text
 from kdhelpers.data.hub import hub_rows
 from kdhelpers.data.labels import coded
-from kdhelpers.data.rows import SPLIT_SEED, Rows, columns_of, row_keys, texts_of
+from kdhelpers.data.rows import SPLIT_SEED, Rows, columns_of, quoted, row_keys, texts_of
 from kdhelpers.data.snippets import movie_ratings, movie_snippets
 from kdhelpers.data.task import Task, has_label
 from kdhelpers.errors import UserError
@@ -113,7 +113,7 @@ def check_leakage(rows: Rows, drop: bool) -> Rows:
         leaks = leaking_rows(splits, one, (two,)) if one in splits else []
         if leaks:
             found.append(
-                f"{len(leaks)} {one} rows are in {two} too, e.g. {texts_of(splits[one].select(leaks[:1]))[0][:60]!r}"
+                f"{len(leaks)} {one} rows are in {two} too, e.g. {quoted(texts_of(splits[one].select(leaks[:1]))[0])}"
             )
             splits[one] = splits[one].select(np.setdiff1d(np.arange(len(splits[one])), leaks))
     if found and not drop:

@@ -117,7 +117,7 @@ def _found(places: dict, rows: Dataset, key: tuple[str, ...], path: str) -> list
         first = rows[found.index(None)]
         by = " and ".join(map(repr, key))
         missing = f"{len(found) - len(known):,} of {len(found):,} rows have no answer in {path} by {by}"
-        raise UserError(f"{missing}, the first is {first['text'][:60]!r}")
+        raise UserError(f"{missing}, the first is {data.quoted(first['text'])}")
     return known or None
 
 
@@ -136,7 +136,7 @@ def _unique(records: list[tuple[str, dict]], key: tuple[str, ...]) -> dict:
         texts = tuple(str(record[column]).strip() for column in key)
         value = texts if len(key) > 1 else texts[0]
         if value in rows:
-            shown = ", ".join(f"{text[:60]!r}" for text in texts)
+            shown = ", ".join(map(data.quoted, texts))
             raise UserError(f"{place} answers for {' and '.join(key)} {shown} again, after {records[rows[value]][0]}")
         rows[value] = row
     return rows
@@ -167,7 +167,7 @@ def answers_from(function: Function, name: str, label_names: Sequence[str] = (),
         answers = ask(function, texts, name, **how)
         if answers.shape[1] != len(names):
             raise UserError(f"{name} answers for {answers.shape[1]} classes; the rows' are {', '.join(names)}")
-        return as_logits(answers, lambda row: f"{name}'s answer to {texts[row][:60]!r}", task)
+        return as_logits(answers, lambda row: f"{name}'s answer to {data.quoted(texts[row])}", task)
 
     return Answers(name, of, tuple(label_names))
 
@@ -245,7 +245,7 @@ def _asked(function: Function, batch: list, name: str, attempts: int, wait: floa
     if answers.ndim != 2 or len(answers) != len(batch) or not np.isfinite(answers).all():
         wanted = f"finite numbers of shape [{len(batch)}, classes]"
         raise UserError(
-            f"{name} answered {answers.shape} to the batch that begins {batch[0][:60]!r}: {wanted} is wanted"
+            f"{name} answered {answers.shape} to the batch that begins {data.quoted(batch[0])}: {wanted} is wanted"
         )
     return answers
 

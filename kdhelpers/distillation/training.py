@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+import textwrap
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,32 @@ def steps_for(settings: RunSettings, machine: Machine, rows: int) -> int:
     return max(1, round(settings.epochs * per_epoch))
 
 
+def settings_line(settings: RunSettings, steps: int, rows: int) -> str:
+    """What a training is given, in one line for whoever reads along; its data and models have names of their own.
+
+    >>> settings_line(RunSettings(dropout=0.0), 759, 8070)
+    '759 steps on 8,070 rows; batch size 32, learning rate 0.0001, warm-up 0.1, alpha 0, T 2, dropout 0, seed 42'
+    """
+    dropout = _dropout(settings)
+    said = [
+        f"batch size {settings.batch_size}, learning rate {settings.learning_rate:g}, warm-up {settings.warmup:g}",
+        f"alpha {settings.alpha:g}" + (f", T {settings.temperature:g}" if settings.alpha < 1 else ""),
+        f"dropout {'of the model' if dropout is None else format(dropout, 'g')}, seed {settings.seed}",
+        *(["word embeddings trained"] if settings.train_embeddings else []),
+        *([f"hidden states {settings.hidden_states}"] if settings.hidden_states != "none" else []),
+    ]
+    return f"{steps:,} steps on {rows:,} rows; {', '.join(said)}"
+
+
+def print_settings(name: str, settings: RunSettings, steps: int, rows: int) -> None:
+    """Print the line of a training's settings for a notebook's page, which breaks longer lines in mid-word."""
+    print(textwrap.fill(f"{name}: {settings_line(settings, steps, rows)}", 96, subsequent_indent="    "))
+
+
+def _dropout(settings: RunSettings) -> float | None:
+    return 0.0 if settings.hidden_states != "none" else settings.dropout  # see HiddenStatesLoss
+
+
 def training_arguments(training: Training) -> DistillationTrainingArguments:
     """The TrainingArguments of a training: evenly spaced evaluations and checkpoints, one an epoch.
 
@@ -122,13 +149,15 @@ def training_arguments(training: Training) -> DistillationTrainingArguments:
 class EpochLines(TrainerCallback):
     """Says in one line where training stands, each time the model is scored."""
 
-    def __init__(self, name: str, measure: evaluation.Measure = evaluation.MEASURES[Task.ONE]):
-        self.name, self.measure, self.started = name, measure, time.perf_counter()
+    def __init__(self, training: Training):
+        self.training, self.name, self.started = training, training.name, time.perf_counter()
+        self.measure = evaluation.MEASURES[training.task]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock."""
+        """Start the clock; say with which settings."""
         self.started = time.perf_counter()
-        log.info("%s: training for %d steps", self.name, state.max_steps)
+        how = settings_line(self.training.settings, state.max_steps, len(self.training.rows))
+        log.info("%s: training for %s", self.name, how)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
@@ -208,7 +237,7 @@ def fit(model: PreTrainedModel, training: Training) -> Fit:
     had_cache = "use_cache" in model.config.to_dict()
     trainer = trainer_for(training, model=model)
     bar = ProgressBar(training.name)
-    for callback in (EpochLines(training.name, evaluation.MEASURES[training.task]), bar):
+    for callback in (EpochLines(training), bar):
         trainer.add_callback(callback)
     if training.patience is not None and training.validation is not None:
         trainer.add_callback(Patience(training.patience))
@@ -252,7 +281,7 @@ def load_fit(folder: Path) -> Fit | None:
 
 def ready_to_train(model: PreTrainedModel, settings: RunSettings) -> PreTrainedModel:
     """Dropout, frozen word embeddings and what is read as the settings say, for control and student alike."""
-    dropout = 0.0 if settings.hidden_states != "none" else settings.dropout  # see HiddenStatesLoss
+    dropout = _dropout(settings)
     if dropout is not None:
         models.set_dropout(model, dropout)
     if settings.text_pair_column:

@@ -173,6 +173,8 @@ def begin(variant: Variant, kit: Prepared) -> tuple[Prepared, PreTrainedModel, d
 def student(kit: Prepared, variant: Variant, seed: int | None = None) -> PreTrainedModel:
     """The student of one variant, from the cache or trained (a minute or two on two cores); `seed`: the kit's.
 
+    Either way the settings of its training are printed.
+
     The cache's key is all that the training is given: the untrained weights, the teacher's, every row with its label
     and logits, the settings, the machine's precision and processes, the versions.
 
@@ -181,6 +183,7 @@ def student(kit: Prepared, variant: Variant, seed: int | None = None) -> PreTrai
     if seed is not None:
         kit = dataclasses.replace(kit, settings=dataclasses.replace(kit.settings, seed=seed))
     run, model, how = begin(variant, kit)
+    distillation.print_settings(variant.name, run.settings, how["steps"], len(how["rows"]))
     tables = [table for table in (how["rows"], kit.splits.get("validation")) if table is not None]
     columns = ("input_ids", "labels", data.TEACHER_LOGITS)
     alone = dataclasses.replace(run.settings, controls="one")  # what else a run would train makes no other student

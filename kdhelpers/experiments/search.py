@@ -40,6 +40,8 @@ def search(
         student = models.cut_layers(kit.teacher, layers or settings.student_layers or models.num_layers(kit.teacher))
         return distillation.ready_to_train(student, settings)
 
+    steps = distillation.steps_for(settings, kit.machine, len(rows))
+    distillation.print_settings("each trial, where the space says nothing else", settings, steps, len(rows))
     once = {"eval_strategy": "epoch", "save_strategy": "no", "logging_strategy": "no", "load_best_model_at_end": False}
     training = Training("search", rows, kit.tokenizer, settings, kit.machine, validation, options=once)
     study: dict[str, Any] = {"storage": optuna.storages.InMemoryStorage(), "study_name": "distillation"}

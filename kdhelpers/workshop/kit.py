@@ -36,9 +36,8 @@ def train_briefly(kit: Prepared, rows: Dataset, teacher: PreTrainedModel | None 
     """
     settings = dataclasses.replace(kit.settings, **{"epochs": 1, "learning_rate": 1e-4, **changes})
     run = dataclasses.replace(kit, settings=settings)
-    said = ("batch_size", "learning_rate", "alpha", "temperature", "dropout", "seed")
     steps = distillation.steps_for(settings, run.machine, len(rows))
-    print(f"{steps} steps;", ", ".join(f"{name} {getattr(settings, name):g}" for name in said))
+    distillation.print_settings("student", settings, steps, len(rows))
     student = distillation.build_student(run)
     return distillation.train_student(
         run, student, rows, validation=None, teacher=teacher, options={"save_strategy": "no"}

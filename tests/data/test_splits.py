@@ -226,6 +226,16 @@ def test_leaks_are_counted_between_each_two_splits():
     assert data.leaking_rows(rows.splits) == [1, 2]
 
 
+def test_a_leaking_text_is_shown_in_whole_words():
+    long, word = "a film about nothing at all, and about the people to whom it happens", "x" * 80
+    for text, shown in ((long, "the people to whom …'"), (word, f"'{60 * 'x'}'"), ("short", "'short'")):
+        rows = data.Rows(splits_of(train=[text, "b"], validation=["c"], test=[text]), ["no", "yes"])
+        with pytest.raises(UserError, match="train rows are in test too") as caught:
+            splits_module.check_leakage(rows, drop=False)
+        assert f"{shown}: remove" in str(caught.value)
+    assert data.quoted((long, "b")).endswith("whom …' and 'b'")
+
+
 def test_validation_rows_that_are_tested_on_are_found_in_files(load):
     files = {"train": table(), "validation": table(6, word="held"), "test": table(9, word="held")}
     refused(load, "6 validation rows are in test", **files)

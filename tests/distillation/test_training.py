@@ -12,7 +12,7 @@ from kdhelpers import models
 from kdhelpers.data import TEACHER_LOGITS
 from kdhelpers.distillation import Fit, Training, fit, load_fit, ready_to_train, save_fit, steps_for
 from kdhelpers.distillation import training as module
-from kdhelpers.distillation.training import last_whole_checkpoint, rehearse, training_arguments
+from kdhelpers.distillation.training import last_whole_checkpoint, rehearse, settings_line, training_arguments
 from kdhelpers.errors import UserError
 from kdhelpers.runtime import this_machine
 from kdhelpers.settings import recipe
@@ -47,6 +47,18 @@ def test_precision_steps_and_the_choice_of_a_checkpoint_reach_trainer(how, preci
     assert (made.max_steps, made.eval_steps, made.save_steps, made.warmup_steps) == (12, 4, 4, 3)
     assert (made.load_best_model_at_end, made.metric_for_best_model) == (True, "accuracy")
     assert not training_arguments(dataclasses.replace(how, validation=None)).load_best_model_at_end
+
+
+def test_the_line_of_settings_says_what_a_training_is_given_and_no_temperature_that_nobody_reads():
+    said = settings_line(recipe(), 759, 8070)
+    assert said == (
+        "759 steps on 8,070 rows; batch size 32, learning rate 0.0003, warm-up 0.1, alpha 0, T 4, dropout 0, seed 42"
+    )
+    assert settings_line(recipe(alpha=1), 759, 8070) == said.replace("alpha 0, T 4", "alpha 1")
+    assert settings_line(recipe("sst2", hidden_states="pkd"), 1, 8).endswith(
+        "alpha 0.5, T 3, dropout 0, seed 42, word embeddings trained, hidden states pkd"
+    )
+    assert "dropout of the model" in settings_line(recipe("sst2"), 1, 8)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "static"])

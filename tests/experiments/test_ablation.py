@@ -105,10 +105,13 @@ def test_a_student_from_the_backbone_owes_the_teacher_nothing(kit, trainings):
     assert not np.array_equal(control.detach(), kit.teacher.classifier.weight.detach())
 
 
-def test_a_student_comes_from_the_cache_the_second_time(kit, monkeypatch):
+def test_a_student_comes_from_the_cache_the_second_time_and_its_settings_are_said_again(kit, monkeypatch, capsys):
     first = experiments.student(kit, TINY)
+    said = capsys.readouterr().out
     monkeypatch.setattr(distillation, "train_student", lambda *_, **__: pytest.fail("trained again"))
     again = experiments.student(kit, replace(TINY, name="the same under another name"))
+    assert said.startswith(f"{TINY.name}: 8 steps on 64 rows; batch size 8, learning rate")
+    assert capsys.readouterr().out.partition(": ")[2].split() == said.partition(": ")[2].split()
     # near, not equal: the two attention kernels round differently; half precision would be 100 times further off
     assert np.abs(kit.logits(first, "test") - kit.logits(again, "test")).max() < 1e-5
 
