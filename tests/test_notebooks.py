@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 LONGEST_CELL, LONGEST_LINE = 10, 92
 LONGEST_PRINTED = 100  # at 1280 pixels with the file browser open, JupyterLab breaks a line at 104, in mid-word
+MOST_WORDS = {"05_did_the_teacher_help": 1000, "05b_what_helped": 1000, "08_sagemaker": 700}
 SECRETS_AND_PATHS = (
     r"/root/|/home/\w|/work/|/tmp/|/Users/|[A-Z]:\\\\|\b(?!123456789012)\d{12}\b|hf_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}"
 )
@@ -48,6 +49,13 @@ def text_of(notebook):
     return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
+def words_of(markdown):
+    """How many words a reader has before them: without fenced code, the rows of tables, and what is folded away."""
+    for block in (r"^```.*?^```", r"<details>.*?</details>", r"^\|.*?$"):
+        markdown = re.sub(block, "", markdown, flags=re.S | re.M)
+    return len(markdown.split())
+
+
 def test_there_are_notebooks():
     assert NOTEBOOKS
     assert NOTEBOOKS[0].stem == "00_start_here"
@@ -72,6 +80,18 @@ def test_the_header_says_what_was_measured(notebook):
     measured = notebook.metadata["measured"]
     assert int(said[1]) == max(1, round(measured["seconds"] / 60)), measured
     assert float(said[2]) == measured["gib"], measured
+
+
+def test_words_are_what_stands_open_in_sentences():
+    diagram, table = "```mermaid\ngraph LR\n  a --> b\n```", "| a | b |\n| --- | --- |\n| one two | three |"
+    folded = "<details><summary>More</summary>\n\nnobody sees it\n</details>"
+    assert words_of(f"Five words | before them.\n\n{diagram}\n{table}\n{folded}\n\nThree behind them.") == 8
+
+
+@pytest.mark.parametrize("name", MOST_WORDS)
+def test_a_notebook_keeps_to_its_words(name):
+    markdown = text_of(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4))
+    assert words_of(markdown) <= MOST_WORDS[name]
 
 
 def test_every_code_cell_was_run_in_order(notebook):

@@ -442,6 +442,21 @@ def spot_cost(answer: float) -> str | None:
     return _number(answer, hour, mistakes)
 
 
+STILL_BILLED = {
+    "a": (False, "the machine ends with the script, or at the plan's limit"),
+    "b": (True, "nobody but you deletes files in S3: cents a month"),
+    "c": (False, "a serverless endpoint is billed while it answers"),
+    "d": (True, "an endpoint on a machine of its own is billed by the hour, asked or not, until it is deleted"),
+}
+
+
+@_check
+def still_billed(answer: set[str]) -> str | None:
+    """08: which of four things go on costing money after a job has ended: their letters."""
+    wrong = [f"{letter}: {why}" for letter, (billed, why) in STILL_BILLED.items() if (letter in answer) != billed]
+    return wrong[0] if wrong else None
+
+
 @_check
 def distill_command(answer: str) -> str | None:
     """09: the options for a 4-layer student, temperature 4, on train.csv alone, with the teacher run live."""

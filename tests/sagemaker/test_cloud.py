@@ -6,14 +6,19 @@ import re
 import tarfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 from moto import mock_aws
 
+from kdhelpers import sagemaker
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import JobPlan, cloud
 from tests.sagemaker.conftest import PLACE, QUOTA, ROLE
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "08_sagemaker.ipynb"
 
 # --- who and where
 
@@ -257,6 +262,33 @@ def test_a_job_is_gone_on_with_once(aws, respond):
     respond("ListTags", {"Tags": [{"Key": "continues", "Value": name}]})
     with pytest.raises(UserError, match="next goes on with"):
         cloud.again(name)
+
+
+def test_the_notebooks_launch_cell_names_the_job_before_it_waits_and_brings_it_to_a_folder_that_stays(
+    aws, tmp_path, monkeypatch, capsys
+):
+    """Run as a reader runs it, with LAUNCH set to True; the notebook itself works in a folder for the moment."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (cell,) = [cell.source for cell in notebook.cells if cell.source.startswith("LAUNCH = False")]
+    for name in ("run", "own", "moment"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "moment")
+    monkeypatch.setenv("HOME", str(tmp_path / "own"))
+    left, describe, before = deliver(aws, tmp_path / "run"), cloud.describe, []
+
+    def describing(name, region=None):
+        before.append((name, capsys.readouterr().out))
+        return describe(name, region) | left
+
+    monkeypatch.setattr(cloud, "describe", describing)
+    names = {"jobs": sagemaker, "plan": PLACE, "replace": replace, "Path": Path}
+    exec(cell.replace("LAUNCH = False", "LAUNCH = True"), names)
+    name, said = before[0]
+    assert f"{name} is running and billed" in said, "an interrupted kernel must not leave a job without a name"
+    assert (tmp_path / "own" / "distilled" / name / "metrics.json").is_file()
+    assert not list((tmp_path / "moment").iterdir())
+    assert str(tmp_path / "own" / "distilled" / name) in capsys.readouterr().out
 
 
 def test_a_label_job_says_where_its_answers_are(tmp_path):

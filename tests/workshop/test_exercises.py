@@ -384,6 +384,16 @@ EXERCISES = {
         [0.74, 0.738],
         [(0.74 * 1.5, "waiting for a machine is not billed"), (0.37, "30 minutes"), (7, "too large")],
     ),
+    "still_billed": (
+        [{"b", "d"}, ["d", "b"], "bd", ("b", "d")],
+        [
+            ({"a", "b", "d"}, "a: the machine ends"),
+            ({"d"}, "b: nobody but you deletes"),
+            ({"b", "c", "d"}, "c: a serverless endpoint"),
+            ({"b"}, "d: an endpoint on a machine"),
+            (set(), "b: nobody but you"),
+        ],
+    ),
     "distill_command": (
         [
             LIVE,
