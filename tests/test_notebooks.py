@@ -196,6 +196,15 @@ def test_recap_and_links(notebook):
     assert re.search(r"\]\(\w+\.ipynb\)", last.source)
 
 
+@pytest.mark.parametrize("begins", ["03", "05_", "07", "09"])
+def test_where_a_notebook_used_to_stop_it_names_the_one_that_goes_on(begins):
+    """10 has other teachers, 11 smaller students; the line that leads from notebook to notebook does not count."""
+    (path,) = (path for path in NOTEBOOKS if path.stem.startswith(begins))
+    lines = text_of(nbformat.read(path, as_version=4)).splitlines()
+    told = "\n".join(line for line in lines if not line.startswith("[←"))
+    assert re.search(r"\]\((10_any_teacher|11_how_small)\.ipynb", told)
+
+
 def anchors(markdown):
     titles = re.findall(r"^#+ (.+)$", markdown, flags=re.M)
     return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}

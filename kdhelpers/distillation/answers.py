@@ -1,10 +1,11 @@
 """A teacher is anything that answers: here a file of answers, or a function from texts to answers."""
 
 import hashlib
+import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,11 +184,13 @@ def ask(
 ) -> np.ndarray:
     """What `function` answers for each text, float64 [texts, classes]: asked in batches, each text once, and kept.
 
-    A pair of texts is a tuple. Answers are kept on disk under `name` after every batch, so that what was paid for is
-    not asked again, after an interruption or in another run: give another name to another model, prompt or version. A
-    failure of the network (OSError, a time-out, HTTP 408, 429 and 5xx) is tried again, `attempts` times, after `wait`
-    seconds, then twice as long, or as long as the server's Retry-After says. Raises UserError where that did not help,
-    and for an answer of another shape; any other exception of the function goes through.
+    A pair of texts is a tuple. Answers are kept on disk under `name` as they come, so that what was paid for is not
+    asked again, after an interruption or in another run: give another name to another model, prompt or version. A
+    function that *yields* its rows, one a text, loses none of those before a failure; one that returns a batch at once
+    is asked for that batch again. A failure of the network (OSError, a time-out, HTTP 408, 429 and 5xx) is tried
+    again, `attempts` times, after `wait` seconds, then twice as long, or as long as the server's Retry-After says.
+    Raises UserError where that did not help, and for an answer of another shape; any other exception of the function
+    goes through.
 
     >>> ask(lambda texts: [[0.5, 0.5] for _ in texts], ["so so"], "undecided")  # doctest: +SKIP
     array([[0.5, 0.5]])
@@ -199,12 +202,11 @@ def ask(
     with path.open("a", encoding="utf-8") as file, progress_bar(len(missing), name, unit="texts") as bar:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
-            answers = _asked(function, batch, name, attempts, wait)
-            for text, answer in zip(batch, answers.tolist(), strict=True):
+            for text, answer in zip(batch, _asked(function, batch, name, attempts, wait), strict=True):
                 kept[_key(text)] = answer
                 file.write("\n" + json.dumps([_key(text), answer]))  # after a torn line, a new one
-            file.flush()
-            bar.update(len(batch))
+                file.flush()
+                bar.update()
     widths = {len(kept[_key(text)]) for text in texts}
     if len(widths) > 1:
         raise UserError(f"{name} has answered for {' and for '.join(map(str, sorted(widths)))} classes: rename it")
@@ -228,26 +230,45 @@ def _kept(path: Path) -> dict[str, list[float]]:
     return kept
 
 
-def _asked(function: Function, batch: list, name: str, attempts: int, wait: float) -> np.ndarray:
-    for attempt in range(1, attempts + 1):
+def _asked(function: Function, batch: list, name: str, attempts: int, wait: float) -> Iterator[list[float]]:
+    """The batch's answers, each as soon as it is there; after a failure only the texts without one are asked again."""
+    failed = 0
+    while batch:
         try:
-            answers = np.asarray(function(batch), dtype=np.float64)
-            break
+            for answer in _answers(function, batch, name):
+                yield answer
+                batch, failed = batch[1:], 0
         except Exception as error:  # network libraries have no common type
             if isinstance(error, UserError) or not _passing(error):
                 raise
             said = (str(error).splitlines() or [type(error).__name__])[0].split(" for url")[0]
-            if attempt == attempts:
+            failed += 1
+            if failed == attempts:
                 raise UserError(f"{name} failed {attempts} times ({said}); what it answered before is kept") from error
-            seconds = _retry_after(error) or wait * 2 ** (attempt - 1)
+            seconds = _retry_after(error) or wait * 2 ** (failed - 1)
             log.info("%s: %s; trying again in %.0f s", name, said, seconds)
             time.sleep(seconds)
-    if answers.ndim != 2 or len(answers) != len(batch) or not np.isfinite(answers).all():
-        wanted = f"finite numbers of shape [{len(batch)}, classes]"
+
+
+def _answers(function: Function, batch: list, name: str) -> Iterator[list[float]]:
+    said = function(batch)
+    if not inspect.isgenerator(said):
+        yield from _rows(said, batch, name)
+        return
+    for text in batch:
+        yield from _rows([next(said, None)], [text], name)
+    if next(said, None) is not None:
+        raise UserError(f"{name} yielded more rows than the {len(batch)} texts that it was given: one a text is wanted")
+
+
+def _rows(answers: Any, batch: list, name: str) -> list[list[float]]:
+    table = np.asarray(answers, dtype=np.float64)
+    if table.ndim != 2 or len(table) != len(batch) or not np.isfinite(table).all():
         raise UserError(
-            f"{name} answered {answers.shape} to the batch that begins {data.quoted(batch[0])}: {wanted} is wanted"
+            f"{name} answered {table.shape} to the batch that begins {data.quoted(batch[0])}: "
+            f"finite numbers of shape [{len(batch)}, classes] are wanted"
         )
-    return answers
+    return table.tolist()
 
 
 def _passing(error: Exception) -> bool:

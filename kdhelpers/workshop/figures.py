@@ -160,9 +160,14 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 8) -> F
     return figure
 
 
-def accuracy_against_latency(timings: list) -> Figure:
-    """Accuracy against milliseconds a sentence, the mark's area growing with the file; dashed, the Pareto front."""
-    figure, axis = new_figure(width=7.6, height=4.8)
+def accuracy_against_latency(
+    timings: list, pair: pd.DataFrame | None = None, limits: tuple[float, float] | None = None
+) -> Figure:
+    """Accuracy against milliseconds a sentence, the mark's area growing with the file; dashed, the Pareto front.
+
+    `pair` is what `evaluation.cascade` returns and is drawn as a line, `limits` are the least and most milliseconds.
+    """
+    figure, axis = new_figure(width=7.6, height=4.8 if pair is None else 6)
     kinds = {"PyTorch fp32": ("#0072B2", "s"), "ONNX fp32": ("#E69F00", "^"), "ONNX int8": ("#009E73", "o")}
     timings = [timing for timing in timings if timing.accuracy is not None]
     points = [(timing.p50_ms, 100 * timing.accuracy) for timing in timings]
@@ -171,6 +176,9 @@ def accuracy_against_latency(timings: list) -> Figure:
         axis.scatter(x, y, s=40 + 2 * timing.megabytes, color=colour, marker=marker, alpha=0.75, edgecolor="black")
     front = [(x, y) for x, y in sorted(points) if not any(u <= x and v >= y and (u, v) != (x, y) for u, v in points)]
     axis.plot(*zip(*front, strict=True), color="#555555", linestyle="--", linewidth=1.2, zorder=1)
+    along = [] if pair is None else list(zip(pair["milliseconds"], 100 * pair["accuracy"], strict=True))
+    if along:
+        axis.plot(*zip(*along, strict=True), color="black", linewidth=1.5, zorder=1, label="pair")
     axis.set_title("dashed: none of the others is faster and more accurate", **ASIDE)
     axis.set(xscale="log", xlabel="milliseconds a sentence, batch 1, median (logarithmic)", ylabel="accuracy (%)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -179,7 +187,10 @@ def accuracy_against_latency(timings: list) -> Figure:
     x, middle = np.mean(points, axis=0)
     axis.update_datalim([(x, middle - 3), (x, middle + 3)])  # tenths of a point are noise: keep them small
     axis.margins(0.22, 0.25)
-    place_labels(axis, points, [f"{t.name}\n{t.kind}, {t.megabytes:.0f} MB" for t in timings])
+    axis.set_xlim(limits)
+    texts = [f"{t.name}\n{t.kind}, {t.megabytes:.0f} MB" for t in timings]
+    named = [along[int(0.75 * len(along))]] if along else []
+    place_labels(axis, points + named, texts + ["pair"] * len(named), along[::5])
     return figure
 
 

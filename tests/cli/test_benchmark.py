@@ -59,6 +59,22 @@ def test_one_run_keeps_its_plain_names_and_what_is_named_twice_is_timed_once(run
     ]  # fmt: skip
 
 
+def test_a_run_with_int8_students_and_no_teacher_in_int8_is_told_how_to_make_one(tmp_path, capsys):
+    run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other")
+    small = models.cut_layers(trained_tiny_teacher(), 1)
+    save_model(run / "student", models.set_labels(small, NAMES), tiny_tokenizer())
+    export = ["export", str(run), "--format", "onnx-int8", "--accept-changes"]
+    assert main([*export, "--output", str(run / "int8")]) == 0
+    _, said, _ = benchmark(run, other, capsys=capsys)
+    (line,) = [line for line in said.splitlines() if line.startswith("No int8 model has")]
+    assert line.startswith("No int8 model has run/teacher's size")
+    command = line.partition("python -m kdhelpers ")[2].split()
+    assert main([*command, "--accept-changes"]) == 0
+    code, said, _ = benchmark(run, other, capsys=capsys)
+    assert (code, "No int8 model has" in said) == (0, False)
+    assert "teacher-int8" in said
+
+
 def test_a_baseline_is_fitted_on_labelled_rows_and_timed_beside_the_models(runs, tmp_path, capsys):
     train = tmp_path / "train.csv"
     rows = teachable_rows(60, 5)

@@ -390,6 +390,35 @@ def test_an_endpoint_in_trouble_is_waited_for_and_nothing_is_paid_twice(monkeypa
     assert first.tolist() == again[[2, 1]].tolist() == [[0.75, 0.25], [0.25, 0.75]]
 
 
+def test_trouble_in_the_middle_of_a_batch_costs_no_answer_that_was_yielded_before(monkeypatch):
+    monkeypatch.setattr(answers.time, "sleep", lambda seconds: None)
+    texts = [f"text {number}" for number in range(16)]
+    with pretend_endpoint(lambda message: f"0.{message.removeprefix('text '):0>2}") as endpoint:
+
+        def yields(batch):
+            for text in batch:
+                yield from asking(endpoint)([text])
+
+        endpoint.troubles += [200] * 5 + [429, 200, 503]
+        found = ask(yields, texts, "llm", batch_size=8)
+        assert endpoint.served == 16
+        np.testing.assert_allclose(found[:, 1], np.arange(16) / 100)
+        endpoint.troubles += [200] * 3 + [429]
+        ask(asking(endpoint), texts, "all at once", batch_size=8)
+        assert endpoint.served == 16 + 3 + 16, "what returns a whole batch pays for its beginning again"
+        endpoint.troubles += [200] * 3 + [500] * 5
+        with pytest.raises(UserError, match="what it answered before is kept"):
+            ask(yields, texts, "down", batch_size=8)
+        ask(yields, texts, "down", batch_size=8)
+        assert endpoint.served == 35 + 16
+
+
+@pytest.mark.parametrize("rows", [[[0.5, 0.5]], [[0.5, 0.5]] * 3, [0.5, 0.5], [[0.5, np.nan]] * 2], ids=str)
+def test_yielded_rows_of_another_shape_are_refused(rows):
+    with pytest.raises(UserError, match="odd (answered|yielded more rows)"):
+        ask(lambda texts: (row for row in rows), ["a", "b"], "odd")
+
+
 def test_an_endpoint_that_is_too_slow_or_refuses_the_key(monkeypatch):
     sleep = time.sleep
     monkeypatch.setattr(answers.time, "sleep", lambda seconds: None)

@@ -167,7 +167,9 @@ def least_gained_by_loop(n):
 
 
 TABLE, STUDENT, TEACHER = 30522 * 384, 17_390_594, 22_713_986
-LIVE = "--train train.csv --student-layers 4 --temperature 4 --live-teacher"
+LIVE = (
+    "--train train.csv --teacher textattack/bert-base-uncased-SST-2 --student-layers 4 --temperature 4 --live-teacher"
+)
 SPENT, WOULD_BE = (50e6 * ms / 1000 / 3600 * 0.2 for ms in (0.6, 12.0))
 SAVED = WOULD_BE - SPENT
 
@@ -182,7 +184,70 @@ def words(texts):
 PRAISE = "best good great funny moving love beautiful fine smart fun perfect rich".split()
 BLAME = "bad dull worst boring no nothing too never lacks mess tedious only".split()
 
+
+def budgeted(
+    late=False, measure="p95_ms", key=lambda t: (t.accuracy, -t.megabytes), within=lambda ms, most: ms <= most
+):
+    """A choice among timings, right or with one mistake."""
+
+    def choose(timings, budget):
+        fast = [t for t in timings if within(getattr(t, measure), budget)]
+        return max(fast, key=key).name if fast or late else None
+
+    return choose
+
+
+REPLIES = {"negative": [1, 0], "positive": [0, 1], "I cannot say": [0.5, 0.5]}
+
+
+def halves(swapped=False, **other):
+    """Replies to two probabilities each, right or with one mistake."""
+    table = REPLIES | {"I cannot say": other.get("unclear", [0.5, 0.5])}
+    return lambda replies: np.array([table[reply][::-1] if swapped else table[reply] for reply in replies])
+
+
+def vader_shares(texts, sharpness=None):
+    score = exercises._compound(list(texts))
+    positive = (1 + score) / 2 if sharpness is None else 1 / (1 + np.exp(-sharpness * score))
+    return np.stack([1 - positive, positive], axis=1)
+
+
 EXERCISES = {
+    "model_for_budget": (
+        [
+            budgeted(),
+            lambda timings, budget: next(
+                (t.name for t in sorted(timings, key=lambda t: (-t.accuracy, t.megabytes)) if t.p95_ms <= budget), None
+            ),
+        ],
+        [
+            (budgeted(measure="p50_ms"), "that is p50"),
+            (budgeted(key=lambda t: -t.p95_ms), "the fastest"),
+            (budgeted(within=lambda ms, most: True), "over the budget"),
+            (budgeted(key=lambda t: t.accuracy), "the larger of two equals"),
+            (budgeted(key=lambda t: (t.accuracy, t.megabytes)), "the larger of two equals"),
+            (budgeted(key=lambda t: -t.megabytes), "the fastest"),
+            (budgeted(late=True), "None where none is fast enough; yours raised ValueError"),
+            (budgeted(within=lambda ms, most: ms < most), "just the budget"),
+            (lambda timings, budget: budgeted()(timings, budget) or "none", "None where none is fast enough"),
+            (lambda timings, budget: timings[0], "return its .name"),
+            (lambda timings, budget: None, "return missing"),
+        ],
+    ),
+    "shares": (
+        [halves(), lambda replies: halves()(replies).tolist()],
+        [
+            (halves(swapped=True), "changed places"),
+            (halves(unclear=[0, 0]), "sum to 1"),
+            (halves(unclear=[0, 1]), "counts as positive"),
+            (halves(unclear=[1, 0]), "counts as negative"),
+            (lambda replies: halves()(replies)[:, 1], "it returns the shape (5,)"),
+            (lambda replies: halves()(replies)[[0, 1, 3]], "it returns the shape (3, 2)"),
+            (lambda replies: halves()(replies).argmax(-1), "it returns the shape (5,)"),
+            (lambda replies: [[reply, reply] for reply in replies], "two numbers"),
+            (lambda replies: halves()(replies)[::-1], "expected"),
+        ],
+    ),
     "rule": (
         [words, lambda texts: words(texts).tolist()],
         [
@@ -190,6 +255,9 @@ EXERCISES = {
             (lambda texts: np.full((len(texts), 2), 0.5), "on 1000 of 1000 rows it says one half"),
             (lambda texts: words(texts)[:, 1], "it returns the shape (1000,)"),
             (lambda texts: 100 * words(texts), "two probabilities that sum to 1"),
+            (vader_shares, "that is VADER: use words of your own"),
+            (lambda texts: vader_shares(texts, 5), "that is VADER"),
+            (lambda texts: np.eye(2)[vader_shares(texts).argmax(-1)], "that is VADER"),
         ],
     ),
     "embedding_share": (
@@ -407,6 +475,8 @@ EXERCISES = {
             (LIVE.replace("temperature 4", "temperature 2"), "not 4"),
             (LIVE.replace(" --temperature 4", ""), "temperature is right by luck"),
             (LIVE + " --validation validation.csv", "validation would be validation.csv"),
+            (LIVE.replace("--teacher textattack/bert-base-uncased-SST-2", ""), "teacher would be"),
+            (LIVE.replace("-SST-2", ""), "not textattack/bert-base-uncased-SST-2"),
             (LIVE + " --alpha 0.5", "alpha would be 0.5"),
             (LIVE.replace("train.csv", "test.csv"), "train would be test.csv"),
             (LIVE.replace("temperature", "temparature"), "did you mean --temperature?"),

@@ -95,6 +95,7 @@ MADE = {
         TEMPERATURES, [1, 1.2, 1.4, 1.5, 1.55, 1.6, 1.6, 1.6, 1.6], [1.6 / t**2 for t in TEMPERATURES]
     ),
     "latency": lambda: figures.accuracy_against_latency(SIX),
+    "latency and pair": lambda: figures.accuracy_against_latency(SIX, pair_curve(), (0.03, 100)),
     "latency, alike": lambda: figures.accuracy_against_latency(ALIKE),
     "ablation": lambda: ablation(runs()),
     "ablation, many": lambda: ablation(runs(["teacher", *(f"variant {number}" for number in range(16))])),
@@ -247,6 +248,17 @@ def test_the_pareto_front_leaves_out_what_another_beats():
     (axis,) = MADE["latency"]().axes
     (front,) = axis.lines
     assert front.get_xydata() == pytest.approx(np.array([[0.1, 81.7], [0.56, 85], [3.1, 86]]))
+
+
+def test_the_pair_is_a_line_among_the_models_on_an_axis_that_is_the_same_everywhere():
+    (axis,) = MADE["latency and pair"]().axes
+    assert axis.get_xlim() == (0.03, 100)
+    pair, curve = next(line for line in axis.lines if line.get_label() == "pair"), pair_curve()
+    assert pair.get_xdata() == pytest.approx(curve["milliseconds"])
+    assert pair.get_ydata() == pytest.approx(100 * curve["accuracy"])
+    described = figures.describe(MADE["latency and pair"]())
+    assert described.startswith("6 points; 1 dashed line; curve 'pair' of 21 points.")
+    assert "0.03 to 100" in described
 
 
 def test_a_model_whose_accuracy_is_not_known_is_left_out():
