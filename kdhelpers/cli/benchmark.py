@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from kdhelpers import data, deployment, models, storage
-from kdhelpers.cli.export import pair_column_of
+from kdhelpers.cli.export import pair_column_of, texts_of
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
@@ -56,7 +56,12 @@ def parser() -> Parser:
     add("--label-column", default="label", help="their label column (default: label)")
     add("--label-separator", default=data.SEPARATOR, help="what separates their labels, for models of several labels")
     baseline = "also time TF-IDF and logistic regression, fitted now on the labels of these rows: a file like --rows, "
+    openvino = (
+        "also time every ONNX fp32 export in OpenVINO, as it is and in int8, whose ranges are those of these texts: "
+    )
+    openvino += "a file, or movie-snippets (needs pip install -e '.[openvino]')"
     add("--baseline", metavar="ROWS", help=baseline + "or movie-snippets")
+    add("--openvino", metavar="TEXTS", help=openvino)
     add("--price", type=float, help="dollars an hour: adds dollars per million sentences")
     add("--output", help="also write the numbers to this JSON file")
     add("--figure", help="also draw accuracy against latency into this PNG file")
@@ -104,6 +109,25 @@ def load(options: argparse.Namespace) -> list[tuple[deployment.Runner, tuple]]:
             there, pair_column = (str(own), pair_column_of(own)) if own.is_file() else (None, None)
             rows = read(there, "text", "label", pair_column, data.SEPARATOR if several else None)
         found.append((runner, rows))
+    return found
+
+
+def with_openvino(
+    loaded: list[tuple[deployment.Runner, tuple]], options: argparse.Namespace
+) -> list[tuple[deployment.Runner, tuple]]:
+    """The models, and behind each ONNX fp32 export the same in OpenVINO. Raises UserError where there is none."""
+    folders = {model.name: model.folder for model in deployment.models_of(options.models)}
+    texts = texts_of(options.openvino, options.text_column, options.text_pair_column)
+    found = []
+    for runner, rows in loaded:
+        found.append((runner, rows))
+        if runner.kind == deployment.KINDS["onnx"]:
+            others = deployment.openvino_runners(folders[runner.name], texts, options.threads, runner.name)
+            found += [(other, rows) for other in others]
+    if len(found) == len(loaded):
+        raise UserError(
+            "--openvino reads ONNX fp32 exports, and none is here: export RUN --format onnx --output RUN/onnx"
+        )
     return found
 
 
@@ -170,6 +194,8 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(options.threads)
     loaded = load(options)
     task = loaded[0][0].task
+    if options.openvino:
+        loaded = with_openvino(loaded, options)
     if options.baseline:
         loaded.append((baseline(options, loaded[0][0]), loaded[0][1]))
     if len({runner.task for runner, _ in loaded}) > 1 or options.figure and task is data.Task.NUMBER:

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
 
-from kdhelpers import data, models
+from kdhelpers import data, deployment, models
 from kdhelpers.__main__ import main
 from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_teacher
 
@@ -221,3 +222,25 @@ def test_damaged_metrics_are_one_sentence(runs, tmp_path, capsys):
     assert code == 2
     assert "metrics.json" in problem
     assert problem.count("\n") == 1
+
+
+def test_openvino_stands_behind_the_onnx_export_that_it_reads(runs, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def beside(folder, texts, threads, name):
+        asked.append((folder, texts))
+        return [replace(deployment.load_runner(folder, threads), name=f"{name} OV", kind="OpenVINO int8")]
+
+    monkeypatch.setattr(deployment, "openvino_runners", beside)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one text\nanother\n")
+    code, _, said = benchmark(runs[0], "--openvino", texts, capsys=capsys)
+    assert code == 2
+    assert "none is here: export RUN --format onnx" in said
+    student = tmp_path / "onnx"
+    deployment.export(str(runs[0]), student, "onnx")
+    code, _, _ = benchmark(runs[0], student, "--openvino", texts, "--output", tmp_path / "out.json", capsys=capsys)
+    assert code == 0
+    timed = json.loads((tmp_path / "out.json").read_text())["models"]
+    assert [model["name"] for model in timed] == ["teacher", "student", "onnx", "onnx OV"]
+    assert asked == [(str(student), ["one text", "another"])]

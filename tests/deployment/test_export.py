@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdhelpers import models
-from kdhelpers.deployment import export, exported_logits, graph, load_runner, predict, trim_vocabulary
+from kdhelpers.deployment import export, exported_logits, graph, load_runner, openvino_runners, predict, trim_vocabulary
 from kdhelpers.deployment import export as export_function
 from kdhelpers.errors import UserError
 from kdhelpers.models import first_token
@@ -291,3 +291,21 @@ def test_an_export_has_one_logit_for_each_of_its_labels(labels, exported, tmp_pa
     (folder / "export.json").write_text(json.dumps(card | {"labels": labels}))
     with pytest.raises(UserError, match="2 logits"):
         load_runner(str(folder))
+
+
+def test_openvino_answers_as_onnx_runtime_does(exported):
+    pytest.importorskip("openvino", reason="pip install -e '.[openvino]'")
+    pytest.importorskip("nncf", reason="pip install -e '.[openvino]'")
+    folder, texts = str(exported[0] / "onnx"), [row["text"] for row in teachable_rows(40, 7)]
+    given = load_runner(folder, 1, "onnx")
+    fp32, int8 = openvino_runners(folder, texts, 1, "onnx")
+    assert (fp32.name, int8.kind) == ("onnx OV fp32", "OpenVINO int8")
+    assert np.abs(fp32.logits(texts) - given.logits(texts)).max() < 1e-4
+    assert (int8.logits(texts).argmax(-1) == given.logits(texts).argmax(-1)).mean() > 0.9
+    assert int8.bytes < fp32.bytes
+
+
+def test_without_openvino_one_sentence_names_the_extra(exported, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"openvino and nncf: not installed; pip install -e '.\[openvino\]'"):
+        openvino_runners(str(exported[0] / "onnx"), ["a text"], 1, "onnx")
