@@ -134,7 +134,7 @@ def test_the_papers_agree_about_version_and_licence():
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
-ONLY_SOME_NEED = {"sagemaker-core", "boto3", "botocore", "moto", "ipython"}
+ONLY_SOME_NEED = {"sagemaker-core", "boto3", "botocore", "moto", "ipython", "vadersentiment"}
 
 
 def wanted():
