@@ -13,7 +13,15 @@ from kdhelpers.distillation.losses import (
     soft_targets,
 )
 from kdhelpers.distillation.pipeline import distill
-from kdhelpers.distillation.prepared import Prepared, build_control, build_student, labelled, prepare, train_student
+from kdhelpers.distillation.prepared import (
+    Prepared,
+    build_control,
+    build_student,
+    labelled,
+    of_teacher,
+    prepare,
+    train_student,
+)
 from kdhelpers.distillation.scoring import baseline_on
 from kdhelpers.distillation.shards import join_delivered, label, require_head
 from kdhelpers.distillation.teacher_logits import (
@@ -44,7 +52,7 @@ __all__ = [
     "add_teacher_logits", "answers_from", "answers_from_file", "as_array", "as_column", "ask", "baseline_on",
     "build_control", "build_student", "distill", "distillation_loss", "fit", "hard_answers", "hard_label_loss",
     "hard_labels_loss", "hard_number_loss", "join_delivered", "label", "labelled", "length_grouping", "load_fit",
-    "logits_fingerprint", "loss_for", "mean_of_probabilities", "prepare", "print_settings", "ready_to_train",
-    "require_head", "save_fit", "soft_labels_loss", "soft_number_loss", "soft_target_loss", "soft_targets", "steps_for",
-    "table_hash", "train_student", "trainer_for",
+    "logits_fingerprint", "loss_for", "mean_of_probabilities", "of_teacher", "prepare", "print_settings",
+    "ready_to_train", "require_head", "save_fit", "soft_labels_loss", "soft_number_loss", "soft_target_loss",
+    "soft_targets", "steps_for", "table_hash", "train_student", "trainer_for",
 ]  # fmt: skip

@@ -280,6 +280,12 @@ def of_control(settings: RunSettings, **changes: Any) -> RunSettings:
     return on_labels(settings, **{name: value for name, value in own.items() if value is not None}, **changes)
 
 
+def of_teacher(settings: RunSettings) -> RunSettings:
+    """The settings of a bare teacher's fine-tuning: of few labels, so it keeps the dropout that it came with."""
+    own = {"epochs": settings.teacher_epochs, "learning_rate": settings.teacher_learning_rate}
+    return on_labels(settings, **own, dropout=None, trainer_options={})
+
+
 def train_teacher(prepared: Prepared, folder: Path | None) -> Fit:
     """A bare encoder fine-tuned on the labelled rows, with early stopping; cached.
 
@@ -288,9 +294,7 @@ def train_teacher(prepared: Prepared, folder: Path | None) -> Fit:
     """
     settings, machine, tokenizer = prepared.settings, prepared.machine, prepared.teacher_tokenizer
     tables = [labelled(prepared.teacher_splits["train"]), prepared.teacher_splits.get("validation")]
-    # the labels are few: a teacher keeps the dropout that it came with
-    own = on_labels(settings, epochs=settings.teacher_epochs, learning_rate=settings.teacher_learning_rate,
-                    dropout=None, trainer_options={})  # fmt: skip
+    own = of_teacher(settings)
     key = storage.fingerprint(
         models.weights_fingerprint(prepared.teacher),
         [table_hash(part, (*token_columns(part), "labels")) for part in tables if part is not None],

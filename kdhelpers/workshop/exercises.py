@@ -11,7 +11,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import optimize, stats
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from kdhelpers import data, distillation, evaluation, models, storage
 from kdhelpers.errors import UserError
@@ -58,7 +58,7 @@ def _value(answer: Any) -> float:
     try:
         return float(np.asarray(answer.detach() if isinstance(answer, torch.Tensor) else answer, dtype=float).item())
     except (TypeError, ValueError) as error:
-        raise UserError(f"a number is wanted, not {str(answer)[:40]!r}") from error
+        raise UserError(f"a number is wanted, not {data.quoted(str(answer))}") from error
 
 
 def _number(answer: float, right: float, mistakes: Mapping[str, float]) -> str | None:
@@ -80,6 +80,29 @@ def _function(answer: Callable, right: Callable, probes: list[tuple], mistakes: 
             continue
         named = [message for message, wrong in mistakes.items() if math.isclose(got, wrong(*probe), rel_tol=1e-4)]
         return named[0] if named else f"expected {expected:.4f}, got {got:.4f}"
+    return None
+
+
+def _letters(answer: Any, known: Iterable[str]) -> set[str]:
+    """The letters that an answer names: "ADE" and "A, D and E" alike, but not the letters of "and"."""
+    words = re.findall(r"[A-Za-z]+", answer if isinstance(answer, str) else " ".join(answer))
+    return {*"".join(word for word in words if word.lower() != "and").upper()} & {*known}
+
+
+@_check
+def learnt_from(answer: tuple[int, int]) -> str | None:
+    """00: the rows that control and student (alpha 0) learn from, of 500 with a label and 20,000 without."""
+    if isinstance(answer, int | float):
+        return "two numbers are wanted: the control's rows, then the student's"
+    control, student = map(_value, answer)
+    if control in (20_000, 20_500):
+        return "without a teacher a row without a label teaches nothing"
+    if control != 500:
+        return f"the control does not learn from {control:,.0f} rows: how many have a label?"
+    if student == 20_000:
+        return "the teacher answers for the labelled texts, too"
+    if student != 20_500:
+        return f"the student does not learn from {student:,.0f} rows: for which texts does the teacher answer?"
     return None
 
 
@@ -109,15 +132,36 @@ def read_differently(answer: Callable) -> str | None:
             return "return the texts themselves, in a list"
         return f"{lost[0]!r} is read differently and was not found; compare the ids, in order"
     if extra:
-        return f"{str(extra[0])[:40]!r} is read alike by both and was found"
+        return f"{data.quoted(str(extra[0]))} is read alike by both and was found"
     if list(answer(ours, silent, differ + alike)):
         return "tokenizers that differ only in token_type_ids read every text alike; compare the input_ids"
+    return None
+
+
+MUST_AGREE = {  # whether a way of teaching needs equal tokenizers, and why
+    "A": (True, "a live teacher is fed the student's ids: they have to mean the same to both"),
+    "B": (False, "the column was made before, by the teacher, with its own tokenizer"),
+    "C": (True, "PKD's loss compares the insides of both models, and for that one batch of ids goes into both"),
+    "D": (False, "a file answers for texts, and no id is in it"),
+    "E": (False, "hard answers are a column too, of classes in place of logits"),
+}
+
+
+@_check
+def must_agree(answer: str) -> str | None:
+    """01: the letters of the ways of teaching that need equal tokenizers."""
+    named = _letters(answer, MUST_AGREE)
+    for letter, (needed, why) in MUST_AGREE.items():
+        if (letter in named) != needed:
+            return f"{letter} {'needs equal tokenizers' if needed else 'can do without'}: {why}"
     return None
 
 
 @_check
 def padding_share(answer: Callable) -> str | None:
     """02: a function (lengths, batch_size) -> share of slots that are padding, each batch padded to its longest."""
+    if answer is data.padding_share:
+        return "that is the package's: write your own"
     mistakes = {
         "that pads every row to the longest of all; each batch is padded to its own longest": (
             lambda lengths, size: data.padding_share(lengths, len(lengths))
@@ -139,18 +183,25 @@ def padding_share(answer: Callable) -> str | None:
 
 @_check
 def calibration_gap(answer: Callable) -> str | None:
-    """03: a function (confidence, correct) -> mean confidence minus accuracy, as a fraction."""
+    """03: a function (logits, labels) -> mean confidence minus accuracy, as a fraction."""
 
-    def right(confidence: np.ndarray, correct: np.ndarray) -> float:
-        return confidence.mean() - correct.mean()
+    def gap(confidence: Callable) -> Callable:
+        return lambda logits, labels: confidence(logits).mean() - (logits.argmax(-1) == labels).mean()
 
+    right = gap(lambda logits: softmax(logits, axis=-1).max(-1))
     mistakes = {
         "the sign: surer than right is a positive gap, less sure than right a negative one": lambda *p: -right(*p),
         "that is in percentage points; give a fraction": lambda *probe: 100 * right(*probe),
+        "a logit is no probability: a softmax over the classes makes one": gap(lambda logits: logits.max(-1)),
+        "a softmax over the classes of a row, not over the rows": gap(lambda logits: softmax(logits, axis=0).max(-1)),
+        "confidence is the probability of the class that leads, whichever it is; that is class 1's": (
+            gap(lambda logits: softmax(logits, axis=-1)[:, 1])
+        ),
     }
-    confidence = np.array([0.9, 0.8, 0.7, 0.6])
-    probes = [(confidence, np.array([True, True, False, False])), (confidence, np.array([True] * 4))]
-    return _function(answer, right, probes, mistakes)
+    logits = np.array([[2.0, -1.0], [0.5, 1.0], [-1.0, 1.0], [3.0, 0.0], [0.2, 0.1]], dtype=np.float32)
+    return _function(
+        answer, right, [(logits, np.array(labels)) for labels in ([0, 1, 0, 1, 1], [0, 1, 1, 0, 0])], mistakes
+    )
 
 
 @_check
@@ -313,11 +364,7 @@ FOREST = {  # comparisons that nobody made, for 05b: three seeds' differences in
 @_check
 def forest_plot(answer: tuple[str, str]) -> str | None:
     """05b: the letters of the comparisons that show a difference, and of those that rule out a gain of 2 points."""
-    # "ADE" and "A, D and E" alike, but not the letters of "and"
-    words = [re.findall(r"[A-Za-z]+", letters if isinstance(letters, str) else " ".join(letters)) for letters in answer]
-    shown, ruled_out = (
-        {*"".join(word for word in said if word.lower() != "and").upper()} & {*FOREST} for said in words
-    )
+    shown, ruled_out = (_letters(said, FOREST) for said in answer)
     for name, one in FOREST.items():
         low, high = (100 * end for end in one.interval95)
         where = f"{name}'s interval goes from {low:+.1f} to {high:+.1f}: it"

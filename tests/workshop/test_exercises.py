@@ -35,6 +35,14 @@ def gap(confidence, correct):
     return confidence.mean() - correct.mean()
 
 
+def gap_with(confidence):
+    """The calibration gap by this reading of confidence."""
+    return lambda logits, labels: gap(confidence(torch.as_tensor(logits)).numpy(), logits.argmax(-1) == labels)
+
+
+calibration = gap_with(lambda logits: logits.softmax(-1).max(-1).values)
+
+
 def loss(swapped=False, squared=True, reduction="batchmean", turned=False, hard="sum", divided=True):
     def function(student, teacher, labels, alpha, temperature):
         known = F.cross_entropy(student, labels, reduction=hard)
@@ -260,6 +268,29 @@ EXERCISES = {
             (lambda texts: np.eye(2)[vader_shares(texts).argmax(-1)], "that is VADER"),
         ],
     ),
+    "learnt_from": (
+        [(500, 20_500), [500, 20_500.0], np.array([500, 20_500])],
+        [
+            ((500, 20_000), "for the labelled texts, too"),
+            ((20_500, 20_500), "a row without a label teaches nothing"),
+            ((20_500, 500), "a row without a label teaches nothing"),
+            ((500, 500), "for which texts does the teacher answer?"),
+            ((2_000, 20_500), "how many have a label?"),
+            (20_500, "two numbers are wanted"),
+            (("few", "many"), "a number is wanted"),
+        ],
+    ),
+    "must_agree": (
+        ["AC", "c and a", ["A", "C"], ("A", "C")],
+        [
+            ("A", "C needs equal tokenizers: PKD's loss compares the insides"),
+            ("C", "A needs equal tokenizers: a live teacher is fed"),
+            ("ABC", "B can do without: the column was made before"),
+            ("ACD", "D can do without: a file answers for texts"),
+            ("A, C and E", "E can do without"),
+            ("none", "A needs"),
+        ],
+    ),
     "embedding_share": (
         [TABLE / STUDENT, 0.674, 0.67],
         [
@@ -283,8 +314,9 @@ EXERCISES = {
         ],
     ),
     "padding_share": (
-        [data.padding_share, emptied, lambda *given: np.array([data.padding_share(*given)])],
+        [emptied, lambda *given: np.array([data.padding_share(*given)])],
         [
+            (data.padding_share, "write your own"),
             (padded_to_longest_of_all, "longest of all"),
             (lambda *a: 1 - data.padding_share(*a), "that is text"),
             (lambda lengths, size: data.padding_share(lengths, 2), "expected"),
@@ -298,13 +330,15 @@ EXERCISES = {
         ],
     ),
     "calibration_gap": (
-        [gap],
+        [calibration, lambda *given: torch.tensor(calibration(*given))],
         [
-            (lambda confidence, correct: -gap(confidence, correct), "positive gap"),
-            (lambda confidence, correct: abs(gap(confidence, correct)), "negative one"),
-            (lambda confidence, correct: 100 * gap(confidence, correct), "percentage points"),
-            (lambda confidence, correct: confidence.mean(), "expected 0.25"),
-            (lambda confidence, correct: 0.25, "negative one"),
+            (lambda *given: -calibration(*given), "positive gap"),
+            (lambda *given: abs(calibration(*given)), "negative one"),
+            (lambda *given: 100 * calibration(*given), "percentage points"),
+            (gap_with(lambda logits: logits.max(-1).values), "a logit is no probability"),
+            (gap_with(lambda logits: logits.softmax(0).max(-1).values), "not over the rows"),
+            (gap_with(lambda logits: logits.softmax(-1)[:, 1]), "class 1's"),
+            (lambda logits, labels: (logits.argmax(-1) == labels).mean(), "expected"),
         ],
     ),
     "distillation_loss": (
