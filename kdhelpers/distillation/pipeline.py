@@ -25,7 +25,7 @@ from kdhelpers.distillation.prepared import (
 )
 from kdhelpers.distillation.scoring import score
 from kdhelpers.distillation.teacher_logits import hard_answers
-from kdhelpers.distillation.training import Fit, load_fit, save_fit, steps_for
+from kdhelpers.distillation.training import load_fit, save_fit, steps_for
 from kdhelpers.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -102,11 +102,11 @@ def _one_run(settings: RunSettings, work: Path, teacher: Answers | None) -> dict
     if machine.is_main and not settings.resume:
         shutil.rmtree(folder, ignore_errors=True)
     prepared = prepare(settings, folder / "teacher", teacher=teacher)
-    fits = train_all(prepared, folder, work)
+    names = train_all(prepared, folder, work)
     if not machine.is_main:
         return {}
-    metrics = score(prepared, fits, work)
-    for done in (folder, *(work / name for name in ("checkpoints", *fits) if name != "student")):
+    metrics = score(prepared, names, work)
+    for done in (folder, *(work / name for name in ("checkpoints", *names) if name != "student")):
         shutil.rmtree(done, ignore_errors=True)
     (work / "student" / "fit.json").unlink()
     return _written(metrics, work)
@@ -142,21 +142,20 @@ def _with(prepared: Prepared, settings: RunSettings) -> Prepared:
     return dataclasses.replace(prepared, settings=settings)
 
 
-def train_all(prepared: Prepared, folder: Path, work: Path) -> dict[str, Fit]:
-    """Train what is planned; returns the models by name.
+def train_all(prepared: Prepared, folder: Path, work: Path) -> list[str]:
+    """Train what is planned, each model into its folder below `work`; returns their names.
 
-    A resumed run takes what was finished before the interruption from `work`, and goes on from `folder`'s
-    checkpoints.
+    None stays in memory, beside the next. A resumed run takes what was finished before the interruption from `work`,
+    and goes on from `folder`'s checkpoints.
     """
-    fits = {}
-    for name, (own, how) in planned(prepared, folder).items():
-        kept = load_fit(work / name) if prepared.settings.resume else None
-        if kept:
+    plans = planned(prepared, folder)
+    for name, (own, how) in plans.items():
+        if prepared.settings.resume and load_fit(work / name):
             log.info("%s: already trained before the interruption", name)
-        else:
-            model = build_control(own) if name.endswith("control") else build_student(own)
-            kept = train_student(own, model, **how)
-            if prepared.machine.is_main:
-                save_fit(work / name, kept, prepared.tokenizer)
-        fits[name] = kept
-    return fits
+            continue
+        model = build_control(own) if name.endswith("control") else build_student(own)
+        result = train_student(own, model, **how)
+        if prepared.machine.is_main:
+            save_fit(work / name, result, prepared.tokenizer)
+        del model, result
+    return list(plans)

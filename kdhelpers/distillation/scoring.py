@@ -3,6 +3,7 @@
 import dataclasses
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from sklearn.pipeline import Pipeline
 from kdhelpers import data, evaluation, models
 from kdhelpers.distillation.prepared import Prepared, labelled
 from kdhelpers.distillation.teacher_logits import as_array
-from kdhelpers.distillation.training import Fit
+from kdhelpers.distillation.training import Fit, load_fit
+from kdhelpers.errors import UserError
 
 
 def baseline_on(prepared: Prepared, rows: Dataset, taught: bool) -> Pipeline | None:
@@ -49,11 +51,13 @@ def baselines(prepared: Prepared) -> dict[str, dict]:
     return found
 
 
-def score(prepared: Prepared, fits: dict[str, Fit], work: Path) -> dict:
-    """Score every model on the test rows in fp32, write what a run writes beside metrics.json, and judge."""
+def score(prepared: Prepared, names: Sequence[str], work: Path) -> dict:
+    """Score the models in `work` on the test rows in fp32, write what a run writes beside metrics.json, and judge."""
     settings, rows, labels, task = prepared.settings, prepared.rows, prepared.labels("test"), prepared.task
     entries = baselines(prepared) | {"teacher": teacher_entry(prepared)}
-    for name, result in fits.items():
+    for name in names:
+        if (result := load_fit(work / name)) is None:
+            raise UserError(f"the model that was written to {work / name} cannot be read again: is the disk sound?")
         entries[name] = size_of(result, task) | {"logits": prepared.logits(result.model, "test")}
     logits = {name: entry.pop("logits") for name, entry in entries.items()}
     logits = {name: values for name, values in logits.items() if values is not None}

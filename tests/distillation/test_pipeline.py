@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -313,6 +314,21 @@ def test_checkpoints_of_other_settings_are_neither_used_nor_touched(files, teach
     alone = distill(dataclasses.replace(second, output=tmp_path / "alone", checkpoints=None))
     assert resumed["student"] == alone["student"] | {"train_seconds": resumed["student"]["train_seconds"]}
     assert {path for path in home.rglob("*") if path.is_file()} == set(kept), "its own are gone when it is done"
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_a_finished_model_leaves_memory_before_the_next_is_trained(files, teacher, tmp_path, monkeypatch):  # noqa: F811
+    train, finished, still_there = pipeline.train_student, [], []
+
+    def watched(own, model, **how):
+        still_there.append(sum(reference() is not None for reference in finished))
+        finished.append(weakref.ref(model))
+        return train(own, model, **how)
+
+    monkeypatch.setattr(pipeline, "train_student", watched)
+    distill(settings(files, teacher, tmp_path / "run"))
+    assert len(still_there) > 1
+    assert set(still_there) == {0}
 
 
 @pytest.mark.usefixtures("no_picture")
