@@ -145,17 +145,16 @@ def _with(prepared: Prepared, settings: RunSettings) -> Prepared:
 def train_all(prepared: Prepared, folder: Path, work: Path) -> list[str]:
     """Train what is planned, each model into its folder below `work`; returns their names.
 
-    None stays in memory, beside the next. A resumed run takes what was finished before the interruption from `work`,
-    and goes on from `folder`'s checkpoints.
+    None stays in memory. A resumed run takes what was finished from `work` and goes on from `folder`'s checkpoints.
     """
     plans = planned(prepared, folder)
     for name, (own, how) in plans.items():
         if prepared.settings.resume and load_fit(work / name):
             log.info("%s: already trained before the interruption", name)
             continue
-        model = build_control(own) if name.endswith("control") else build_student(own)
-        result = train_student(own, model, **how)
+        build = build_control if name.endswith("control") else build_student
+        result = train_student(own, build(own), **how)
         if prepared.machine.is_main:
             save_fit(work / name, result, prepared.tokenizer)
-        del model, result
+        del result
     return list(plans)

@@ -537,8 +537,7 @@ STILL_BILLED = {
 @_check
 def still_billed(answer: set[str]) -> str | None:
     """08: which of four things go on costing money after a job has ended: their letters."""
-    wrong = [f"{letter}: {why}" for letter, (billed, why) in STILL_BILLED.items() if (letter in answer) != billed]
-    return wrong[0] if wrong else None
+    return next((f"{key}: {why}" for key, (billed, why) in STILL_BILLED.items() if (key in answer) != billed), None)
 
 
 @_check
