@@ -4,7 +4,7 @@ import dataclasses
 import sys
 import tempfile
 import timeit
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +57,15 @@ OWN: dict[str, dict[str, dict]] = {
                  "--text": {"nargs": "+", "default": ["A wonderful film."]}},
     "clean": {"names": {"nargs": "*", "metavar": "NAME", "help": "only these"}, "--yes": YES,
               "--s3": FLAG | {"help": "also what jobs that are over have in S3"},
-              "--everybody": FLAG | {"help": "the others', too"}, "--owner": {"help": "whose (default: yours)"}},
+              "--everyone": FLAG | {"help": "the others', too"}, "--owner": {"help": "whose (default: yours)"},
+              "--everybody": FLAG | {"help": SUPPRESS}},  # its name up to 0.5
 }  # fmt: skip
 
 
 def _parser(command: str) -> Parser:
     """A command's own options, and those of JobPlan with its help texts; JobPlan reads their values."""
     parser = Parser(prog=f"python -m kdhelpers sagemaker {command}", epilog=USAGE.split("\n\n")[-1])
+    parser.set_defaults(offline=command in ("plan", "check", "rehearse", "rights"))
     for name, how in OWN[command].items():
         parser.add_argument(name, **how)
     if command in (*PLANNED, "endpoint"):
@@ -89,7 +91,8 @@ def _pairs(given: list[str], what: str) -> dict[str, str]:
 
 def _planned(options: Namespace, hyperparameters: dict) -> JobPlan:
     given = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(JobPlan)}
-    given |= {"hyperparameters": hyperparameters, "region": sagemaker.find_region(options.region)}
+    region = sagemaker.find_region(options.region, offline=options.offline)
+    given |= {"hyperparameters": hyperparameters, "region": region}
     given |= {"tags": _pairs(getattr(options, "tag", []), "a tag")}
     given |= {"environment": _pairs(getattr(options, "env", []), "a variable")}
     return JobPlan(**{name: value for name, value in given.items() if value is not None})
@@ -102,7 +105,10 @@ def _plan(plan: JobPlan, options: Namespace) -> list[str]:
 
 def _check(plan: JobPlan, options: Namespace) -> list[str]:
     sagemaker.check(plan)
-    return ["Nothing in this request is refused, by AWS's own description of it or by the training script's checks."]
+    done = "Nothing in this request is refused, by AWS's own description of it or by the training script's checks."
+    away = ", ".join(sagemaker.not_looked_at(plan))
+    later = "the training script checks this, and what depends on it, when it starts"
+    return [done, f"Not looked at: {away}; {later}."] if away else [done]
 
 
 def _rehearse(plan: JobPlan, options: Namespace) -> list[str]:
@@ -127,18 +133,17 @@ def _rights(options: Namespace) -> list[str]:
 
 
 def _go_on(options: Namespace) -> list[str]:
-    fields = [field.name for field in dataclasses.fields(JobPlan) if field.name not in ("region", "max_minutes")]
+    free = ("region", "max_minutes", "price")
+    fields = [field.name for field in dataclasses.fields(JobPlan) if field.name not in free]
     given = [dashed(name) for name in fields if getattr(options, name, None) is not None]
     if given:
         raise UserError(f"--from JOB goes on with the plan of that job: leave out {', '.join(given)}")
     region = sagemaker.find_region(options.region)
     minutes = None if options.max_minutes is None else JobPlan(max_minutes=options.max_minutes).max_minutes
     request = sagemaker.again(options.job, region, minutes)
-    machines, limit = request["ResourceConfig"], request["StoppingCondition"]["MaxRuntimeInSeconds"] // 60
-    instance, count = machines.get("InstanceType", ""), machines.get("InstanceCount", 1)
-    most = sagemaker.most_expensive(JobPlan(instance=instance, instances=count, max_minutes=limit))
-    cost = "its price is not in the table" if most is None else f"at most {most:.2f} USD"
-    print(f"goes on with {options.job}: {count} x {instance}, stopped after {limit} minutes, {cost}", flush=True)
+    plan = sagemaker.resumed(request, options.price)
+    what = f"{plan.instances} x {plan.instance}, stopped after {plan.max_minutes} minutes"
+    print(f"goes on with {options.job}: {what}", *sagemaker.cost_lines(plan), sep="\n", flush=True)
     if not options.yes:
         raise UserError("nothing was launched: repeat the command with --yes to go on with, and pay for, this job")
     name = sagemaker.go_on(request, region)
@@ -200,7 +205,10 @@ def _clean(options: Namespace) -> list[str]:
     region = sagemaker.find_region(options.region)
     everything = sagemaker.leftovers(region, files=options.s3)
     me = options.owner or sagemaker.owner(region)
-    found = everything if options.everybody else sagemaker.mine(everything, region, me)
+    if options.everybody:
+        print("note: --everybody is now --everyone", flush=True)
+    everyone = options.everyone or options.everybody
+    found = everything if everyone else sagemaker.mine(everything, region, me)
     if options.names:
         missing = sorted(set(options.names) - {item.name for item in found})
         if missing:
@@ -217,8 +225,8 @@ def _clean(options: Namespace) -> list[str]:
     if options.s3 and options.yes and any(item.kind == "training_job" for item in found):
         lines.append("the files of a job that is being stopped stay for now: repeat this when it has stopped")
     others = len(everything) - len(sagemaker.mine(everything, region, me))
-    if others and not options.everybody:
-        lines.append(f"{others} more are others' (--everybody means them, too)")
+    if others and not everyone:
+        lines.append(f"{others} more are others' (--everyone means them, too)")
     return lines if options.s3 else [*lines, "files in S3 were not looked at: --s3 does"]
 
 
@@ -227,7 +235,7 @@ OTHERS = {"rights": _rights, "status": _status, "endpoint": _endpoint, "clean": 
 NETWORK = ("subnets", "security_groups", "kms_key", "network_isolation")
 COUNTS = ("instance", "instances", "spot", "keep_alive_minutes")
 PLACES: dict[str, tuple[str, ...]] = {
-    "endpoint": ("region", "role", "bucket", "name", *NETWORK),
+    "endpoint": ("region", "role", "bucket", "name", "price", *NETWORK),
     "rights": ("region", "bucket", *COUNTS, "subnets", "kms_key", "mlflow", "hub_secret"),
 }
 

@@ -18,6 +18,7 @@ from kdhelpers.distillation.prepared import (
     build_control,
     build_student,
     labelled,
+    look,
     of_teacher,
     prepare,
     train_student,
@@ -52,7 +53,7 @@ __all__ = [
     "add_teacher_logits", "answers_from", "answers_from_file", "as_array", "as_column", "ask", "baseline_on",
     "build_control", "build_student", "distill", "distillation_loss", "fit", "hard_answers", "hard_label_loss",
     "hard_labels_loss", "hard_number_loss", "join_delivered", "label", "labelled", "length_grouping", "load_fit",
-    "logits_fingerprint", "loss_for", "mean_of_probabilities", "of_teacher", "prepare", "print_settings",
+    "logits_fingerprint", "look", "loss_for", "mean_of_probabilities", "of_teacher", "prepare", "print_settings",
     "ready_to_train", "require_head", "save_fit", "soft_labels_loss", "soft_number_loss", "soft_target_loss",
     "soft_targets", "steps_for", "table_hash", "train_student", "trainer_for",
 ]  # fmt: skip

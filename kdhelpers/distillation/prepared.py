@@ -103,30 +103,24 @@ def prepare(
     UserError for whatever can be known to be wrong before a student is trained.
     """
     settings = settings or recipe()
-    if teacher is None and settings.teacher_answers:
-        columns = settings.text_column, settings.label_column, settings.text_pair_column
-        teacher = answers_from_file(settings.teacher_answers, *columns, task=None)
+    teacher = teacher or _answers_of(settings)
+    prepared = look(settings, teacher)
     if teacher is not None:
-        return _answered(settings, teacher)
-    rows, loaded = _rows_and_teacher(settings)
-    machine = runtime.this_machine(settings.precision)
-    as_it_came = Fit(loaded.model.eval().to(machine.device), 0.0, None, settings.teacher)
-    read = _tokens(settings, rows, loaded.model)
-    prepared = Prepared(settings, machine, rows, *read, as_it_came, loaded.has_head)
-    check_students(prepared)
-    if loaded.has_head:
+        return _answered(prepared, teacher)
+    if prepared.teacher_came_trained:
         log.info("teacher: %s is used as it is", settings.teacher)
     else:
         log.info("teacher: %s has no classification head for these labels yet and is fine-tuned", settings.teacher)
         prepared = dataclasses.replace(prepared, teacher_fit=train_teacher(prepared, folder))
     judged = "validation" if "validation" in prepared.splits else "test"
     logits, labels = prepared.logits(prepared.teacher, judged), prepared.labels(judged)
-    evaluation.check_teacher(logits, labels, prepared.label_names, settings.accept_teacher, prepared.task)
+    learnt = None if prepared.teacher_came_trained else prepared.rows.counts()["labelled"]
+    evaluation.check_teacher(logits, labels, prepared.label_names, settings.accept_teacher, prepared.task, learnt)
     if not answers or settings.alpha == 1 or settings.live_teacher:
         return prepared
     with runtime.first_process_first():
         tables = prepared.splits["train"], prepared.teacher_splits["train"]
-        table, seconds = add_teacher_logits(*tables, prepared.teacher, prepared.teacher_tokenizer, machine)
+        table, seconds = add_teacher_logits(*tables, prepared.teacher, prepared.teacher_tokenizer, prepared.machine)
     prepared = _with_column(prepared, table)
     return _with_ensemble(dataclasses.replace(prepared, logits_seconds=seconds))
 
@@ -164,21 +158,54 @@ def _with_ensemble(prepared: Prepared) -> Prepared:
     )
 
 
-def _answered(settings: RunSettings, teacher: Answers) -> Prepared:
-    """A run whose teacher is no model here. Nothing is asked before all else is known to be right."""
-    if settings.needs_live_teacher:
-        raise UserError(f"{teacher.source} only answers: --live-teacher and --hidden-states need a model")
-    student = settings.student or models.EMBEDDED_BACKBONE
-    settings = dataclasses.replace(settings, student=student)
-    rows = _rows(settings, list(teacher.label_names) or None)
-    if settings.alpha > 0 and not rows.counts()["labelled"]:
-        raise UserError(f"no training row has a label, and alpha is {settings.alpha:g}: label some, or set it to 0")
+def look(settings: RunSettings, teacher: Answers | None = None, most: int | None = None) -> Prepared:
+    """A run before anything is trained and anybody is asked: rows, tokens, models; the answers are still to come.
+
+    `most`, for a mere look, takes about so many training rows only, and the answers too where a file has them. Raises
+    UserError for whatever can be known to be wrong by now.
+    """
+    teacher = teacher or _answers_of(settings)
     machine = runtime.this_machine(settings.precision)
-    ours = models.load_tokenizer(student)
-    ours.model_max_length = min(settings.max_length, ours.model_max_length)
-    splits = data.tokenise(rows.splits, ours, ours.model_max_length)
-    prepared = Prepared(settings, machine, rows, splits, ours, splits, ours, None, True)
+    if teacher is not None:
+        if settings.needs_live_teacher:
+            raise UserError(f"{teacher.source} only answers: --live-teacher and --hidden-states need a model")
+        settings = dataclasses.replace(settings, student=settings.student or models.EMBEDDED_BACKBONE)
+        rows = _rows(settings, list(teacher.label_names) or None)
+        if settings.alpha > 0 and not rows.counts()["labelled"]:
+            raise UserError(f"no training row has a label, and alpha is {settings.alpha:g}: label some, or set it to 0")
+        rows = _fewer(rows, most)
+        ours = models.load_tokenizer(str(settings.student))
+        ours.model_max_length = min(settings.max_length, ours.model_max_length)
+        splits = data.tokenise(rows.splits, ours, ours.model_max_length)
+        prepared = Prepared(settings, machine, rows, splits, ours, splits, ours, None, True)
+    else:
+        rows, loaded = _rows_and_teacher(settings)
+        rows = _fewer(rows, most)
+        as_it_came = Fit(loaded.model.eval().to(machine.device), 0.0, None, settings.teacher)
+        read = _tokens(settings, rows, loaded.model)
+        prepared = Prepared(settings, machine, rows, *read, as_it_came, loaded.has_head)
     check_students(prepared)
+    return _answered(prepared, teacher) if teacher and most and settings.teacher_answers else prepared
+
+
+def _fewer(rows: data.Rows, most: int | None) -> data.Rows:
+    """The rows with about `most` training rows, taken at even distances; what they are measured on stays whole."""
+    if most is None:
+        return rows
+    train = rows.splits["train"]
+    train = train.shard(max(1, len(train) // most), 0, contiguous=False)
+    return dataclasses.replace(rows, splits=DatasetDict(rows.splits | {"train": train}))
+
+
+def _answers_of(settings: RunSettings) -> Answers | None:
+    """The teacher that is a file of answers, where the settings name one."""
+    columns = settings.text_column, settings.label_column, settings.text_pair_column
+    return answers_from_file(settings.teacher_answers, *columns, task=None) if settings.teacher_answers else None
+
+
+def _answered(prepared: Prepared, teacher: Answers) -> Prepared:
+    """A run whose teacher is no model here, asked for its answers."""
+    settings, rows, splits = prepared.settings, prepared.rows, prepared.splits
     started = time.perf_counter()
     log.info("teacher: the answers of %s", teacher.source)
     with runtime.first_process_first():

@@ -15,7 +15,12 @@ log = logging.getLogger(__name__)
 
 
 def check_teacher(
-    logits: np.ndarray, labels: np.ndarray, label_names: list[str], accept: bool = False, task: Task = Task.ONE
+    logits: np.ndarray,
+    labels: np.ndarray,
+    label_names: list[str],
+    accept: bool = False,
+    task: Task = Task.ONE,
+    learnt: int | None = None,
 ) -> float:
     """The teacher's accuracy on labelled rows. Raises UserError for a teacher that a student should not learn from.
 
@@ -24,7 +29,8 @@ def check_teacher(
     (permutation test at 5 %). A teacher without a mistake always passes, and so does one on rows that are too few
     to tell. With `accept` the last two are said, not raised. `logits` [rows, classes], `labels` [rows]; rows without a
     label are left out, and without any the accuracy is NaN. Of several labels, micro F1 is returned and no assignment
-    tried; of a number it is RMSE, and refused is a correlation that is not shown to be above 0.
+    tried; of a number it is RMSE, and refused is a correlation that is not shown to be above 0. `learnt`: on how many
+    labels the teacher was fine-tuned here, where it was.
     """
     if not np.isfinite(logits).all():
         raise UserError("the teacher's logits hold NaN or infinite values: its weights are damaged, load others")
@@ -34,6 +40,8 @@ def check_teacher(
         return float("nan")
     said, labels = predictions(logits[known], task), labels[known]
     problem = _PROBLEMS[task](said, labels, label_names)
+    if problem and learnt is not None:
+        problem = problem.replace("the teacher is", f"the teacher, fine-tuned on {learnt:,} labels, is", 1)
     if problem and not accept:
         raise UserError(f"{problem}; --accept-teacher distils it all the same")
     if problem:

@@ -17,6 +17,7 @@ from kdhelpers.data import PROBLEM_TYPES, Task, hub_message
 from kdhelpers.errors import UserError
 from kdhelpers.models.mpnet import MPNET_BASE, mpnet_folder
 from kdhelpers.models.tokenizers import usable_length
+from kdhelpers.settings import nearest
 from kdhelpers.storage import is_intact
 
 EMBEDDED_BACKBONE = "minilm-l6-h384"
@@ -69,6 +70,9 @@ def locate(model_id: str) -> str:
         return str(path)
     if path.is_absolute() or model_id.startswith((".", "~")) or model_id.count("/") > 1:
         raise UserError(f"no model folder at {model_id}")
+    near = None if "/" in model_id else nearest(model_id, named)
+    if near:
+        raise UserError(f"there is no model {model_id}: did you mean {near}?")
     return model_id
 
 

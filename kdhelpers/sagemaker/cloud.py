@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import tarfile
@@ -15,10 +16,11 @@ from typing import Any
 
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import sdk
-from kdhelpers.sagemaker.plan import JobPlan, quota_kinds
+from kdhelpers.sagemaker.plan import RESERVED_ROLE, JobPlan, bucket_lines, channels, quota_kinds, within_limit
 from kdhelpers.sagemaker.sdk import aws_errors, explain
 from kdhelpers.storage import require_free, write_file
 
+REGION = r"[a-z]{2,4}(-[a-z]+)+-\d+"
 TOO_SHORT = {"MaxRuntimeExceeded": "--max-minutes", "MaxWaitTimeExceeded": "--max-wait-minutes"}
 
 
@@ -29,10 +31,22 @@ def boto_session(region: str | None) -> Any:
     return boto3.Session(region_name=region)
 
 
-@aws_errors()
-def find_region(given: str | None = None) -> str:
-    """The region that was given, else that of the reader's configuration or of Studio, else us-east-1."""
-    return given or boto_session(None).region_name or JobPlan().region
+def find_region(given: str | None = None, offline: bool = False) -> str:
+    """The region that was given, else that of the reader's configuration or of Studio, else us-east-1.
+
+    `offline`, for what needs no AWS: a configuration that cannot be read is said and passed over, and not raised.
+    """
+    try:
+        with aws_errors():
+            found = given or boto_session(None).region_name or JobPlan().region
+        if given or re.fullmatch(REGION, found):
+            return found
+        raise UserError(f"{found} is no region: check AWS_DEFAULT_REGION, or give --region")
+    except UserError as error:
+        if not offline:
+            raise
+        print(f"note: the region is {JobPlan().region}, for want of a better one: {error}", flush=True)
+    return JobPlan().region
 
 
 def find_role(plan: JobPlan, session: Any) -> str:
@@ -42,7 +56,7 @@ def find_role(plan: JobPlan, session: Any) -> str:
     role = plan.role or os.environ.get("KD_ROLE_ARN") or sdk.defaults(session).get("RoleArn")
     with contextlib.suppress(ValueError):
         role = role or get_execution_role(sagemaker_session=session)
-    if role and "/aws-reserved/" not in role:  # what someone who logged in by SSO has: SageMaker may not assume it
+    if role and not re.search(RESERVED_ROLE, role):
         return role
     raise UserError(
         "the job needs a role that SageMaker may assume: give its ARN with --role, or in KD_ROLE_ARN; "
@@ -75,8 +89,10 @@ def located(plan: JobPlan) -> tuple[JobPlan, Any]:
             where = found["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", plan.region)
             if where != plan.region:
                 raise UserError(explain("PermanentRedirect", where))
-        tags = {"owner": owner(plan.region)} | plan.tags
-        return replace(plan, role=role, bucket=session.default_bucket(), tags=tags), session
+        plan = replace(plan, role=role, bucket=session.default_bucket(), tags={"owner": owner(plan.region)} | plan.tags)
+    for line in bucket_lines(str(plan.bucket)):
+        print(line, flush=True)
+    return plan, session
 
 
 def quotas(plan: JobPlan, session: Any) -> dict[str, float]:
@@ -84,12 +100,15 @@ def quotas(plan: JobPlan, session: Any) -> dict[str, float]:
 
     `session`: boto3's. The right to look is not needed for a launch.
     """
-    names = [f"{plan.instance} for {kind} usage" for kind in quota_kinds(plan)]
+    wanted = {f"{plan.instance} for {kind} usage" for kind in quota_kinds(plan)}
     found: dict[str, float] = {}
-    pages = session.client("service-quotas").get_paginator("list_service_quotas")
+    client = session.client("service-quotas")
+    # the first leaves out what was never applied to the account: for that AWS's own defaults hold
     with contextlib.suppress(UserError), aws_errors():
-        for page in pages.paginate(ServiceCode="sagemaker"):
-            found |= {one["QuotaName"]: one["Value"] for one in page["Quotas"] if one["QuotaName"] in names}
+        for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
+            pages = client.get_paginator(operation).paginate(ServiceCode="sagemaker")
+            for page in pages if wanted - set(found) else ():
+                found = {one["QuotaName"]: one["Value"] for one in page["Quotas"] if one["QuotaName"] in wanted} | found
     return found
 
 
@@ -97,6 +116,7 @@ def quotas(plan: JobPlan, session: Any) -> dict[str, float]:
 def launch(plan: JobPlan) -> str:
     """Upload and start the job; returns its name at once. From here on it costs money. Raises UserError."""
     sdk.check(plan)
+    channels(plan, fetch=True)
     plan, session = located(plan)
     for name, value in quotas(plan, session.boto_session).items():
         if value < plan.instances:
@@ -115,8 +135,10 @@ def again(job: str, region: str | None = None, max_minutes: int | None = None) -
     """The request that starts a stopped or failed job once more, with all that it was sent, from its checkpoints.
 
     `max_minutes`: its new time limit, where the old one was too short. Raises UserError for a job that still runs, has
-    come to its end, has kept no checkpoints, or is gone on with already.
+    come to its end, has kept no checkpoints, or is gone on with already, and for a limit that AWS would not take.
     """
+    if max_minutes is not None:
+        within_limit(max_minutes)
     client, old = boto_session(region).client("sagemaker"), describe(job, region)
     if old["TrainingJobStatus"] not in ("Stopped", "Failed"):
         raise UserError(f"{job} is {old['TrainingJobStatus']}: only a stopped or failed job can go on")
@@ -140,6 +162,19 @@ def again(job: str, region: str | None = None, max_minutes: int | None = None) -
             limits["MaxWaitTimeInSeconds"] = 60 * max_minutes + waited
         request["StoppingCondition"] = old["StoppingCondition"] | limits
     return request
+
+
+def resumed(request: dict, price: float | None = None) -> JobPlan:
+    """The machines and the time of what `again` returned, as a plan: for its price. `price`: USD an hour."""
+    machines, limits = request["ResourceConfig"], request["StoppingCondition"]
+    return JobPlan(
+        instance=machines.get("InstanceType", ""),
+        instances=machines.get("InstanceCount", 1),
+        max_minutes=math.ceil(limits["MaxRuntimeInSeconds"] / 60),
+        keep_alive_minutes=math.ceil(machines.get("KeepAlivePeriodInSeconds", 0) / 60),
+        keep_checkpoints=True,
+        price=price,
+    )
 
 
 @aws_errors()

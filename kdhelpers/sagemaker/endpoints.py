@@ -24,6 +24,8 @@ MEMORY_MB = 3072  # a PyTorch student's worker takes 0.8 GiB; more memory is mor
 
 def endpoint_lines(plan: JobPlan, instance: str | None = None) -> list[str]:
     """What an endpoint will be and cost, before there is one. Raises UserError for one that makes no sense."""
+    if plan.price is not None and (plan.price <= 0 or instance is None):
+        raise UserError("--price: more than 0, of the machine that --instance names: a serverless endpoint has none")
     if instance is None:
         if plan.subnets or plan.network_isolation:
             raise UserError("a serverless endpoint has no VPC and no isolation: name a machine, --instance ml.m5.large")
@@ -34,10 +36,11 @@ def endpoint_lines(plan: JobPlan, instance: str | None = None) -> list[str]:
         ]
     if instance.removeprefix("ml.").startswith(("g", "p", "inf", "trn")):
         raise UserError(f"{instance}: the student answers on the processor, and a GPU would idle: leave --instance out")
-    said = f"about {HOSTING[instance]:.2f} USD" if instance in HOSTING else "a price that is not in our table"
+    price = HOSTING.get(instance) if plan.price is None else plan.price
+    said = f"about {price:.2f} USD an hour" if price is not None else "not known (not in the table: give --price),"
     return [
         f"endpoint  1 x {instance}, in {plan.region}, deleted by this command at its end",
-        f"cost      {said} an hour from the moment it is in service until it is deleted, asked or not",
+        f"cost      {said} from the moment it is in service until it is deleted, asked or not",
     ]
 
 

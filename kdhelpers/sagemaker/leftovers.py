@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kdhelpers.errors import UserError
@@ -11,6 +11,7 @@ from kdhelpers.sagemaker import cloud
 from kdhelpers.sagemaker.plan import HOSTING, PRICES, PROJECT_TAG
 from kdhelpers.sagemaker.sdk import aws_errors
 
+TAGS_LAG = timedelta(hours=1)  # AWS's list of tags is minutes behind; with room to spare
 # In the order in which they have to go.
 KINDS = {"training_job": "TrainingJob", "endpoint": "Endpoint", "endpoint_config": "EndpointConfig", "model": "Model"}
 
@@ -72,11 +73,11 @@ def leftovers(region: str | None = None, files: bool = False) -> list[Leftover]:
     return found + (_files(session, tagged, running, places) if files else [])
 
 
-def _jobs(client: Any, **states: tuple[str, ...]) -> set[str]:
-    """The names of all jobs that are in one of some states."""
+def _jobs(client: Any, **states: tuple[str, ...]) -> dict[str, dict]:
+    """All jobs that are in one of some states: by name, AWS's summary of them."""
     ((field, values),) = states.items()
     pages = [page for value in values for page in client.get_paginator("list_training_jobs").paginate(**{field: value})]
-    return {job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]}
+    return {job["TrainingJobName"]: job for page in pages for job in page["TrainingJobSummaries"]}
 
 
 def _tagged(session: Any) -> dict[str, dict[str, dict[str, str]]]:
@@ -92,19 +93,22 @@ def _tagged(session: Any) -> dict[str, dict[str, dict[str, str]]]:
     return found
 
 
-def _add_what_runs(client: Any, tagged: dict, running: set[str]) -> None:
-    """Add running jobs and endpoints that the list of tags does not have yet."""
-    for name in running - set(tagged["training_job"]):
-        facts = _describe(client, "training_job", name)
-        _add(client, tagged["training_job"], name, facts["TrainingJobArn"] if facts else None)
-    for page in client.get_paginator("list_endpoints").paginate():
+def _add_what_runs(client: Any, tagged: dict, running: dict[str, dict]) -> None:
+    """Add running jobs and endpoints of the last hour, which the list of tags may not have yet.
+
+    Of what is older the list is complete: no question is asked about other projects' jobs and endpoints.
+    """
+    since = datetime.now(UTC) - TAGS_LAG
+    for name, job in running.items():
+        if job["CreationTime"] >= since:
+            _add(client, tagged["training_job"], name, job["TrainingJobArn"])
+    for page in client.get_paginator("list_endpoints").paginate(CreationTimeAfter=since):
         for item in page["Endpoints"]:
-            if item["EndpointName"] not in tagged["endpoint"]:
-                _add(client, tagged["endpoint"], item["EndpointName"], item["EndpointArn"])
+            _add(client, tagged["endpoint"], item["EndpointName"], item["EndpointArn"])
 
 
-def _add(client: Any, known: dict, name: str, arn: str | None) -> None:
-    tags = cloud.tags_of(client, arn) if arn else {}
+def _add(client: Any, known: dict, name: str, arn: str) -> None:
+    tags = {} if name in known else cloud.tags_of(client, arn)
     if tags.get(PROJECT_TAG[0]) == PROJECT_TAG[1]:
         known[name] = tags
 
@@ -152,10 +156,10 @@ def _folders(kind: str, name: str, facts: dict) -> set[str]:
     return {address.split(f"/{name}/")[0] + f"/{name}/" for address in _addresses(facts) if f"/{name}/" in address}
 
 
-def _files(session: Any, tagged: dict, running: set[str], places: dict) -> list[Leftover]:
+def _files(session: Any, tagged: dict, running: Collection[str], places: dict) -> list[Leftover]:
     """The folders that hold something which nothing that runs will read."""
     client, needed = session.client("sagemaker"), []
-    for name in running & set(tagged["training_job"]):
+    for name in set(running) & set(tagged["training_job"]):
         needed += _addresses(_describe(client, "training_job", name) or {})
     for name in tagged["endpoint"]:
         needed += _addresses(_describe(client, "model", name) or {})
@@ -238,7 +242,7 @@ def delete_all(client: Any, items: list[tuple[str, str]]) -> None:
     if left:
         raise UserError(
             f"not deleted, and perhaps costing money: {'; '.join(left.values())}; afterwards "
-            f"python -m kdhelpers sagemaker clean {' '.join(left)} --yes"
+            f"python -m kdhelpers sagemaker clean {' '.join(left)} --region {client.meta.region_name} --yes"
         )
 
 

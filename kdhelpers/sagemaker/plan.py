@@ -5,6 +5,7 @@ Nothing here needs AWS or its SDK.
 
 import dataclasses
 import json
+import logging
 import math
 import re
 import typing
@@ -14,6 +15,7 @@ from pathlib import Path
 from kdhelpers import data, distillation, models
 from kdhelpers.errors import UserError
 from kdhelpers.settings import FILES, OTHER_NAMES, dashed, read_value, settings_from
+from kdhelpers.storage import cache_home
 
 PROJECT_TAG = ("project", "distilling-bert")
 CHECKPOINTS = "/opt/ml/checkpoints"
@@ -31,8 +33,14 @@ NOT_FOR_A_JOB = ("output", "checkpoints", "resume", "overwrite", "seeds")
 SECRET_NAME = re.compile(r"(^|[_\W])(token|passw(or)?d|secret|credentials?|(api|access)[_-]?key)($|[_\W])", re.I)
 SECRET_VALUE = re.compile(r"hf_\w{20,}|(AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{20,}|-----BEGIN")
 ROLE_ARN = r"arn:aws[a-z\-]*:iam::\d{12}:role/[a-zA-Z_0-9+=,.@\-_/]+"
+# what someone who signed in by SSO has, with its path and, where iam:GetRole is denied, without: not SageMaker's to use
+RESERVED_ROLE = r"/aws-reserved/|role/AWSReservedSSO_"
 TRACKING_SERVER = r"arn:aws[a-z\-]*:sagemaker:[a-z0-9\-]+:\d{12}:mlflow-(app|tracking-server)/[\w\-]+|https?://\S+"
+LONGEST = 28 * 24 * 60  # minutes
+LIMITS = f"AWS takes 1 to {LONGEST}"
 STAGES = ("distill", "label")
+GPU_ONLY = ("tf32", "deepspeed", "fsdp", "fsdp_config")  # transformers refuses them on the reader's processor
+LOOKED_AT = 1000  # so many rows are tokenised by a check: enough for what can be wrong
 
 
 def _option(default: object, text: str) -> typing.Any:
@@ -132,24 +140,29 @@ def gpus(instance: str) -> int | None:
     return None
 
 
-def channels(plan: JobPlan) -> dict[str, Path | str]:
+def channels(plan: JobPlan, fetch: bool = False) -> dict[str, Path | str]:
     """What the job reads, by channel name: local files and folders, and s3:// addresses. Raises UserError.
 
-    The snippets and the embedded backbone go with the job, so that the container has to download nothing.
+    The snippets and the embedded backbone go with the job, so that the container has to download nothing. Without
+    `fetch` an empty folder stands for a large model that is not on this machine yet.
     """
     settings = settings_from(plan.hyperparameters)
     # without a teacher's model the student is cut from the embedded one
     student = settings.student or (models.EMBEDDED_BACKBONE if settings.teacher_answers else None)
     named = {name: getattr(settings, name) for name in FILES} | settings.teachers
     named |= {"student": student, "logits": plan.logits}
-    found = {name: _input(name, value) for name, value in named.items() if value is not None}
+    found = {name: _input(name, value, fetch) for name, value in named.items() if value is not None}
     if (settings.dataset_id or settings.source) in data.DATA_SETS:
         found["snippets"] = data.fetch_movie_snippets()
     return {name: place for name, place in found.items() if place is not None}
 
 
-def _input(name: str, value: str) -> Path | str | None:
+def _input(name: str, value: str, fetch: bool) -> Path | str | None:
     """Where an input lies, here or in S3; None for a model of the Hub. Raises UserError where it cannot be one."""
+    if not fetch and _to_come(value):
+        place = cache_home() / "models" / f"{value}-to-come"
+        place.mkdir(parents=True, exist_ok=True)
+        return place
     if name in FILES and value in data.OF_THE_PACKAGE:
         return data.located(value)
     endings = (*ENDINGS, ".txt") if name == "unlabelled" else ENDINGS
@@ -165,14 +178,58 @@ def _input(name: str, value: str) -> Path | str | None:
     return place if place.exists() else None
 
 
-def downloads(plan: JobPlan) -> list[str]:
-    """What the job would have to fetch from the Hub, or install, while it runs: impossible without a network."""
+def _to_come(value: str) -> bool:
+    """Whether this is the large model that we name, and it has yet to be downloaded."""
+    return value == models.MPNET_BASE and not models.mpnet_is_cached()
+
+
+def _of_the_hub(plan: JobPlan) -> list[str]:
     settings, inputs = settings_from(plan.hyperparameters), channels(plan)
     models_of = settings.teachers | ({"student": settings.student} if settings.student else {})
     found = [value for name, value in models_of.items() if name not in inputs and value != "static"]
-    if settings.source == "hub" and "snippets" not in inputs:
-        found.append(str(settings.dataset_id))
-    return found + (["sagemaker-mlflow"] if plan.mlflow else []) + (["the secret"] if plan.hub_secret else [])
+    return found + ([str(settings.dataset_id)] if settings.source == "hub" and "snippets" not in inputs else [])
+
+
+def downloads(plan: JobPlan) -> list[str]:
+    """What the job would have to fetch from the Hub, or install, while it runs: impossible without a network."""
+    more = {"sagemaker-mlflow": plan.mlflow, "the secret": plan.hub_secret}
+    return _of_the_hub(plan) + [name for name, wanted in more.items() if wanted]
+
+
+def not_looked_at(plan: JobPlan) -> list[str]:
+    """What of the plan is not on this machine, and so is not checked before the job; in words. Raises UserError."""
+    settings, inputs = settings_from(plan.hyperparameters), channels(plan)
+    found = [f"{name} of the Hub" for name in _of_the_hub(plan)]
+    found += [path for path in inputs.values() if isinstance(path, str)]
+    named = [*settings.teachers.values(), settings.student or ""]
+    found += [f"{name}, which is downloaded at the launch" for name in dict.fromkeys(named) if _to_come(name)]
+    return found + [f"{dashed(name)}, which needs a GPU" for name in settings.trainer_options if name in GPU_ONLY]
+
+
+def _look(plan: JobPlan) -> None:
+    """All that `distill` refuses before it trains, as far as what it reads is on this machine. Raises UserError.
+
+    Nothing is said meanwhile, in no precision but fp32, and without a tracking server or options that need a GPU.
+    """
+    settings, inputs = settings_from(plan.hyperparameters), channels(plan)
+    away = [*_of_the_hub(plan), *(name for name, path in inputs.items() if isinstance(path, str) and name != "logits")]
+    if away or any(map(_to_come, (*settings.teachers.values(), settings.student or ""))):
+        columns = settings.text_column, settings.label_column, settings.text_pair_column, settings.separator
+        for name in ("train", "validation", "test"):
+            if isinstance(inputs.get(name), Path):
+                data.read_file(str(inputs[name]), *columns)
+        return
+    aside = (*GPU_ONLY, "report_to") if plan.mlflow else GPU_ONLY
+    options = {name: value for name, value in settings.trainer_options.items() if name not in aside}
+    student = settings.teacher if settings.ensemble and not settings.student else settings.student
+    alone = {"precision": "fp32", "trainer_options": options, "ensemble": [], "student": student}
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        for teacher in settings.teachers.values() or [settings.teacher]:
+            distillation.look(dataclasses.replace(settings, teacher=teacher, **alone), most=LOOKED_AT)
+    finally:
+        logging.disable(level)
 
 
 def option_name(spelt: str) -> str:
@@ -200,8 +257,17 @@ def container_hyperparameters(plan: JobPlan) -> dict[str, str]:
 
 
 def plan_problems(plan: JobPlan) -> list[str]:
-    """What AWS, the SDK or the training script would refuse, a sentence each, as far as it shows in the plan."""
-    return [*_run_problems(plan), *_text_problems(plan), *_machine_problems(plan), *_account_problems(plan)]
+    """What AWS, the SDK or the training script would refuse, a sentence each, as far as it shows here.
+
+    Rows and models, which take seconds, are looked at when all else is right.
+    """
+    problems = [*_run_problems(plan), *_text_problems(plan), *_machine_problems(plan), *_account_problems(plan)]
+    try:
+        if not problems:
+            _look(plan)
+    except UserError as error:
+        problems.append(str(error))
+    return problems
 
 
 def _run_problems(plan: JobPlan) -> list[str]:
@@ -210,12 +276,12 @@ def _run_problems(plan: JobPlan) -> list[str]:
         settings, inputs = settings_from(plan.hyperparameters), channels(plan)
         settings_from(container_hyperparameters(plan))
         parent = inputs.get("student" if settings.student else "teacher")
-        if settings.student_layers and isinstance(parent, Path):
+        if settings.student_layers and isinstance(parent, Path) and any(parent.iterdir()):
             models.evenly_spaced_layers(models.load_config(str(parent)).num_hidden_layers, settings.student_layers)
         if plan.stage == "label" and (settings.ensemble or settings.teacher_answers):
             return ["a label job asks one teacher: label with each, and teach their mean afterwards"]
         teacher = inputs.get("teacher")
-        if plan.stage == "label" and isinstance(teacher, Path):
+        if plan.stage == "label" and isinstance(teacher, Path) and any(teacher.iterdir()):
             distillation.require_head(str(teacher))
         reports = "mlflow" in str(settings.trainer_options.get("report_to", "none"))
         if reports != (plan.mlflow is not None):
@@ -249,6 +315,7 @@ def _text_problems(plan: JobPlan) -> list[str]:
 
 def _machine_problems(plan: JobPlan) -> list[str]:
     has, wait = gpus(plan.instance), plan.max_wait_minutes
+    dropped = plan.instance.startswith(("ml.p2.", "ml.p3.", "ml.p3dn."))
     wrong = {
         f"--stage {plan.stage}: it is one of {', '.join(STAGES)}": plan.stage not in STAGES,
         f"--instances {plan.instances}: a job that trains has one machine; more than one is for --stage label":
@@ -256,20 +323,27 @@ def _machine_problems(plan: JobPlan) -> list[str]:
         f"{plan.instance} has {has} GPUs, and a label job uses one of each machine: take more machines with one GPU":
             plan.stage == "label" and has not in (None, 1),
         f"--shard-rows {plan.shard_rows}: it is 1 or more": plan.shard_rows < 1,
-        f"--max-minutes {plan.max_minutes}: AWS takes 1 to {28 * 24 * 60}": not 1 <= plan.max_minutes <= 28 * 24 * 60,
+        f"--max-minutes {plan.max_minutes}: {LIMITS}": not 1 <= plan.max_minutes <= LONGEST,
         f"--keep-alive-minutes {plan.keep_alive_minutes}: AWS takes 0 to 360, and none with --spot":
             not 0 <= plan.keep_alive_minutes <= (0 if plan.spot else 360),
         f"--volume-gb {plan.volume_gb}: AWS takes 1 to 16384": not 1 <= plan.volume_gb <= 16384,
         f"--price {plan.price}: it is more than 0": plan.price is not None and plan.price <= 0,
-        f"{plan.instance} has a GPU that the image's CUDA 13 has dropped: take one of {', '.join(PRICES)}":
-            plan.instance.startswith(("ml.p2.", "ml.p3.", "ml.p3dn.")),
+        f"{plan.instance} has a GPU that the image's CUDA 13 has dropped: take one of {', '.join(PRICES)}": dropped,
         f"--processes {plan.processes}, and {plan.instance} has {has} GPU(s): one process a GPU; leave --processes out":
             plan.processes is not None and (plan.processes < 1 or has not in (None, plan.processes)),
+        f"how many GPUs {plan.instance} has is not known here: say it with --processes, one process a GPU":
+            plan.processes is None and has is None and bool(re.match(r"ml\.[gp]\d", plan.instance)) and not dropped,
         f"--max-wait-minutes {wait} without --spot: only a spot job waits": wait is not None and not plan.spot,
         f"--max-wait-minutes {wait}: a spot job needs it, {plan.max_minutes} or more, waiting and training together":
             plan.spot and (wait or 0) < plan.max_minutes,
     }  # fmt: skip
     return [sentence for sentence, is_so in wrong.items() if is_so]
+
+
+def within_limit(max_minutes: int) -> None:
+    """Raise UserError for a time limit that AWS does not take."""
+    if not 1 <= max_minutes <= LONGEST:
+        raise UserError(f"--max-minutes {max_minutes}: {LIMITS}")
 
 
 def _account_problems(plan: JobPlan) -> list[str]:
@@ -279,6 +353,8 @@ def _account_problems(plan: JobPlan) -> list[str]:
             not re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,41}", plan.name),
         f"the role {plan.role!r} is no ARN such as arn:aws:iam::123456789012:role/NAME":
             plan.role is not None and not re.fullmatch(ROLE_ARN, plan.role),
+        f"{plan.role} is for signing in by SSO, and SageMaker may not use it: sagemaker rights makes another":
+            plan.role is not None and bool(re.search(RESERVED_ROLE, plan.role)),
         f"{plan.bucket!r} is no bucket's name: give it without s3://, in small letters, digits, dots and hyphens":
             plan.bucket is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", plan.bucket),
         "--subnets and --security-groups go together, e.g. subnet-0a1b2c3d and sg-0a1b2c3d":
@@ -319,7 +395,8 @@ def plan_lines(plan: JobPlan) -> list[str]:
             there += f"; {name} stays at {path}"
         else:
             files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-            uploads.append(f"{name} {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+            size = f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
+            uploads.append(f"{name} {size if files else 'which is downloaded first (405 MB)'}")
     options = [f"--{name} {value}" for name, value in plan.hyperparameters.items()]
     return [
         f"job       {plan.name}-(time), in {plan.region}, role {plan.role or '(found at launch)'}",
@@ -330,7 +407,7 @@ def plan_lines(plan: JobPlan) -> list[str]:
         *_network_lines(plan),
         f"tags      {', '.join(f'{name}={value}' for name, value in ({'owner': '(you)'} | plan.all_tags).items())}",
         "time      not known before a run: one on 5 % of the rows (--rows N) tells you; the limit bounds it",
-        *_cost_lines(plan),
+        *cost_lines(plan),
     ]
 
 
@@ -338,23 +415,31 @@ def _network_lines(plan: JobPlan) -> list[str]:
     place = f"in {plan.subnets} of your VPC" if plan.subnets else ""
     words = [place, "no network for the container" if plan.network_isolation else ""]
     lines = [f"network   {', '.join(filter(None, words))}"] if any(words) else []
-    if plan.bucket and "sagemaker" not in plan.bucket:
-        lines.append(
-            f"note      AmazonSageMakerFullAccess opens only buckets with sagemaker in their name: {plan.bucket} "
-            "needs a policy of its own (sagemaker rights)"
-        )
-    return lines
+    return lines + bucket_lines(plan.bucket or "sagemaker")
 
 
-def _cost_lines(plan: JobPlan) -> list[str]:
+def bucket_lines(bucket: str) -> list[str]:
+    """What is to be known of a bucket that AWS's own policy for SageMaker does not open."""
+    if "sagemaker" in bucket:
+        return []
+    return [
+        "note      AmazonSageMakerFullAccess opens only buckets with sagemaker in their name:",
+        f"          {bucket} needs a policy of its own (sagemaker rights)",
+    ]
+
+
+def cost_lines(plan: JobPlan) -> list[str]:
+    """What the plan's machines can cost at most, and what that leaves out."""
     if plan.hourly_price is None:
         return [f"cost      not known: the price of {plan.instance} is not in the table; give --price"]
-    source = "your price" if plan.price is not None else f"price of {PRICES_OF}; look yours up, give --price"
     minutes = plan.max_minutes + plan.keep_alive_minutes
     hours = f"{minutes} minutes at {plan.instances * plan.hourly_price:.2f} an hour"
     kept = "what was uploaded, the checkpoints" if plan.keeps_checkpoints else "what was uploaded"
+    dated = [] if plan.price is not None else [f"          by prices of {PRICES_OF}: look yours up, and give --price"]
     return [
-        f"cost      at most {most_expensive(plan):.2f} USD ({hours}: {source})",
-        "          not in it: 2 minutes in which AWS lets a stopped job end; "
-        f"S3, cents a month: {kept} and the results stay until sagemaker clean --s3 --yes",
+        f"cost      at most {most_expensive(plan):.2f} USD ({hours})",
+        *dated,
+        "          not in it: 2 minutes in which AWS lets a stopped job end, and the upload of its model,",
+        "          which are billed like the rest; and S3, cents a month:",
+        f"          {kept} and the results stay until sagemaker clean --s3 --yes",
     ]

@@ -25,7 +25,9 @@ from kdhelpers.sagemaker.sdk import check, training_request
 from kdhelpers.storage import cache_home
 
 # What the training image holds (`sdk.TRAINING_TAG`), and a pyarrow that goes with its numpy; torch is the one here.
-# Of the next image (`sdk.NEXT_TRAINING`) its name says the transformers; the rest is as here.
+# Of the next image (`sdk.NEXT_TRAINING`) no more is known than its name: the transformers, which is taken from it, and
+# torch 2.11.0, which is not: what pip gets is a CUDA build of gigabytes. Its python lies in /opt/venv; that the driver
+# finds it there, only the image itself can show.
 IMAGE_VERSIONS = {
     "current": "transformers==5.3.0 datasets==4.5.0 huggingface_hub==1.10.0 evaluate==0.4.6 accelerate==1.12.0 numpy<2 "
     "pyarrow<26",
@@ -62,7 +64,8 @@ PROVES = """  proves      the code, the data and the drivers that would be uploa
 Say = Callable[[str], object]
 PROXIES = [spelt for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for spelt in (name, name.lower())]
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-KEPT = ("OMP_NUM_THREADS", "PIP_CONFIG_FILE", "HF_ENDPOINT", "HF_TOKEN", *PROXIES, *CERTIFICATES)  # of the reader's
+HUB = ("HF_ENDPOINT", "HF_TOKEN", "HF_HOME")
+KEPT = ("OMP_NUM_THREADS", "PIP_CONFIG_FILE", *HUB, *PROXIES, *CERTIFICATES)  # of the reader's
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def stage(plan: JobPlan, folder: Path, host: str = "algo-1", checkpoints: Path |
     if shlex.quote(str(folder)) != str(folder):
         raise UserError(f"rehearse in a folder without spaces and quotes in its path, not in {folder}")
     check(plan)
-    for path in channels(plan).values():
+    for path in channels(plan, fetch=True).values():
         if isinstance(path, str):
             raise UserError(f"a rehearsal reads nothing from S3: copy some of {path} here, and name that")
     ml = _container_folders(folder / "ml", checkpoints)

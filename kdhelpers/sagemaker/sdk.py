@@ -93,6 +93,16 @@ def aws_errors() -> Iterator[None]:
         raise UserError(explain(said["Code"], said["Message"])) from error
 
 
+@contextlib.contextmanager
+def without_aws() -> Iterator[None]:
+    """Work as if nobody had configured AWS here: botocore and boto3 would stop at a broken or missing profile."""
+    empty = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+    with mock.patch.dict(os.environ, empty):
+        for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
+            os.environ.pop(name, None)
+        yield
+
+
 def require_sdk() -> None:
     """Raise UserError unless version 3 of the SDK is installed."""
     if importlib.util.find_spec("sagemaker") is None or importlib.util.find_spec("sagemaker.train") is None:
@@ -161,8 +171,8 @@ def default_tags(session: Any) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in defaults(session).get("Tags", [])}
 
 
-def build_trainer(plan: JobPlan, session: Any, code: Path) -> tuple[Any, list]:
-    """The SDK's ModelTrainer for a plan, and its input channels. Role and bucket have to be there."""
+def build_trainer(plan: JobPlan, session: Any, code: Path, fetch: bool = True) -> tuple[Any, list]:
+    """The SDK's ModelTrainer for a plan, and its input channels (see `channels`). Role and bucket have to be there."""
     from sagemaker.core.training import configs
     from sagemaker.train import ModelTrainer
     from sagemaker.train.distributed import Torchrun
@@ -192,7 +202,8 @@ def build_trainer(plan: JobPlan, session: Any, code: Path) -> tuple[Any, list]:
         tags=[configs.Tag(key=key, value=value) for key, value in own["tags"].items()],
     )
     trainer.with_metric_definitions([configs.MetricDefinition(name=name, regex=METRICS[name]) for name in METRICS])
-    inputs = [configs.InputData(channel_name=name, data_source=str(path)) for name, path in channels(plan).items()]
+    places = channels(plan, fetch)
+    inputs = [configs.InputData(channel_name=name, data_source=str(path)) for name, path in places.items()]
     return trainer, inputs
 
 
@@ -270,7 +281,7 @@ class _CaughtError(Exception):
 
 
 @aws_errors()
-def training_request(plan: JobPlan, upload: Callable[[Path, str], object] = lambda path, channel: None) -> dict:
+def training_request(plan: JobPlan, upload: Callable[[Path, str], object] | None = None) -> dict:
     """The CreateTrainingJob request that the SDK would send for this plan: no credentials, no network.
 
     `upload` is called in the place of every upload, with a file or folder and its channel. Role and bucket that are
@@ -286,20 +297,22 @@ def training_request(plan: JobPlan, upload: Callable[[Path, str], object] = lamb
         return {}
 
     def catch_upload(path: str, bucket: str, key_prefix: str, **options: object) -> str:
-        upload(Path(path), key_prefix.split("/")[-1])
+        if upload:
+            upload(Path(path), key_prefix.split("/")[-1])
         return f"s3://{bucket}/{key_prefix}" + (f"/{Path(path).name}" if Path(path).is_file() else "")
 
-    with quiet_sdk(), code_folder() as code, mock.patch.object(botocore.client.BaseClient, "_make_api_call", answer):
+    caught = mock.patch.object(botocore.client.BaseClient, "_make_api_call", answer)
+    with without_aws(), quiet_sdk(), code_folder() as code, caught:
         session = sdk_session(boto3.Session("nobody", "nothing", region_name=plan.region), plan.bucket)
         role = plan.role or defaults(session).get("RoleArn") or "arn:aws:iam::123456789012:role/to-be-named"
         bucket = session._default_bucket_name_override or f"sagemaker-{plan.region}-123456789012"
         plan = replace(plan, role=role, bucket=bucket)
         session._default_bucket, session.upload_data = plan.bucket, catch_upload
-        trainer, inputs = build_trainer(plan, session, code)
+        trainer, inputs = build_trainer(plan, session, code, fetch=upload is not None)
         try:
             trainer.train(input_data_config=inputs, wait=False, logs=False)
-        except _CaughtError as caught:
-            return caught.args[0]
+        except _CaughtError as request:
+            return request.args[0]
     raise RuntimeError("the SDK made no CreateTrainingJob request")
 
 
@@ -338,7 +351,8 @@ def check(plan: JobPlan) -> dict:
     import botocore.session
     from botocore.validate import ParamValidator
 
-    model = botocore.session.get_session().get_service_model("sagemaker")
+    with without_aws():
+        model = botocore.session.get_session().get_service_model("sagemaker")
     instances = model.shape_for("TrainingInstanceType").enum
     problems = plan_problems(plan)
     if plan.instance not in instances:

@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from kdhelpers import evaluation, models, storage
 from kdhelpers.data import TEACHER_LOGITS, UNLABELLED
-from kdhelpers.distillation import distill, fit, pipeline, prepare, prepared
+from kdhelpers.distillation import Answers, distill, fit, pipeline, prepare, prepared
 from kdhelpers.distillation.prepared import train_teacher
 from kdhelpers.errors import UserError
 from tests.runs import bare, files, own_cache, settings, spoken, teacher  # noqa: F401  (fixtures)
@@ -255,6 +255,27 @@ def test_what_can_be_known_before_is_refused_before(files, bare, tmp_path, monke
     with pytest.raises(UserError, match=words):
         distill(settings(files, bare, tmp_path / "run", **more))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_look_trains_nothing_and_asks_nobody(files, bare, tmp_path, monkeypatch, answered):  # noqa: F811
+    """It tokenises some of the training rows, and all that anything is measured on."""
+    monkeypatch.setattr(prepared, "fit", lambda *_: pytest.fail("a training began"))
+    asked = Answers("a service", lambda *_: pytest.fail("it was asked")) if answered else None
+    more = {"student": str(bare)} if answered else {}
+    seen = prepared.look(settings(files, bare, tmp_path / "run", **more), asked, most=60)
+    assert {name: len(part) for name, part in seen.splits.items()} == {"train": 60, "validation": 80, "test": 80}
+    assert "input_ids" in seen.splits["train"].column_names
+    assert TEACHER_LOGITS not in seen.splits["train"].column_names
+    with pytest.raises(UserError, match="9 layers"):
+        prepared.look(settings(files, bare, tmp_path / "run", **more, student_layers=9), asked)
+
+
+def test_a_teacher_that_learnt_nothing_is_refused_with_the_number_of_its_labels(files, tmp_path):  # noqa: F811
+    untrained = save_model(tmp_path / "bare", tiny_bert().bert, tiny_tokenizer())
+    words = "the teacher, fine-tuned on 160 labels, is not shown to be better than guessing"
+    with pytest.raises(UserError, match=words):
+        prepare(settings(files, untrained, tmp_path / "run", teacher_learning_rate=1e-12, teacher_epochs=1))
 
 
 def test_two_runs_cannot_write_to_one_folder(files, teacher, tmp_path):  # noqa: F811

@@ -142,6 +142,8 @@ def aws(monkeypatch):
                 return {"TrainingJobSummaries": []}
             if name == "ListServiceQuotas":
                 return {"Quotas": [QUOTA]}
+            if name == "ListAWSDefaultServiceQuotas":
+                return {"Quotas": []}
             # moto answers {} where AWS leaves a field out, and the SDK's models refuse that
             return {key: value for key, value in send(client, name, parameters).items() if value != {}}
 

@@ -16,6 +16,7 @@ from moto import mock_aws
 from kdhelpers import sagemaker
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import JobPlan, cloud
+from kdhelpers.sagemaker.plan import plan_problems
 from tests.sagemaker.conftest import PLACE, QUOTA, ROLE
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "08_sagemaker.ipynb"
@@ -62,10 +63,13 @@ def test_a_role_that_sagemaker_may_not_assume_is_not_taken(monkeypatch):
         raise ValueError("The current AWS identity is not a role")
 
     reserved = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123"
-    for answer in (is_a_user, lambda **options: reserved):
+    pathless = "arn:aws:iam::123456789012:role/AWSReservedSSO_PowerUser_0123"  # where iam:GetRole is denied
+    for answer in (is_a_user, lambda **options: reserved, lambda **options: pathless):
         monkeypatch.setattr(session_helper, "get_execution_role", answer)
         with pytest.raises(UserError, match="KD_ROLE_ARN"):
             cloud.find_role(JobPlan(), SimpleNamespace(sagemaker_config=None))
+    for role in (reserved, pathless):
+        assert "signing in by SSO" in plan_problems(JobPlan({"recipe": "sst2"}, role=role))[0]
     monkeypatch.setenv("KD_ROLE_ARN", ROLE)
     assert cloud.find_role(JobPlan(), SimpleNamespace(sagemaker_config=None)) == ROLE
 
@@ -212,7 +216,33 @@ def test_a_quota_that_is_too_small_is_named_before_anything_is_uploaded(aws, res
         cloud.launch(replace(PLACE, keep_alive_minutes=9))
     assert "Contents" not in aws.client("s3").list_objects_v2(Bucket="mine")
     respond("ListServiceQuotas", "AccessDeniedException: not yours to see")
+    asked = respond("ListAWSDefaultServiceQuotas", {"Quotas": [warm | {"QuotaName": QUOTA["QuotaName"]}]})
     assert cloud.launch(PLACE)
+    assert asked == [], "AWS's default may be less than what the account has"
+
+
+def test_a_quota_that_was_never_applied_to_the_account_is_awss_default(aws, respond):
+    """AWS lists only what was applied: a new account's 0 for GPUs may not be among it."""
+    respond("ListServiceQuotas", {"Quotas": []})
+    respond("ListAWSDefaultServiceQuotas", {"Quotas": [QUOTA | {"Value": 0.0}]})
+    with pytest.raises(UserError, match="usage' is 0"):
+        cloud.launch(PLACE)
+    asked = respond("ListAWSDefaultServiceQuotas", {"Quotas": [QUOTA | {"Value": 0.0}]})
+    respond("ListServiceQuotas", {"Quotas": [QUOTA]})
+    assert cloud.launch(PLACE)
+    assert asked == [], "the account's own counts"
+
+
+def test_a_bucket_that_the_usual_role_does_not_open_is_noted_at_the_launch(aws, tmp_path, monkeypatch, capsys):
+    """However it was named: here by an administrator's defaults."""
+    (tmp_path / "config.yaml").write_text("""
+SchemaVersion: "1.0"
+SageMaker: {PythonSDK: {Modules: {Session: {DefaultS3Bucket: mine}}}}
+""")
+    monkeypatch.setenv("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(tmp_path / "config.yaml"))
+    plan, _ = cloud.located(replace(PLACE, bucket=None))
+    assert plan.bucket == "mine"
+    assert "mine needs a policy of its own" in capsys.readouterr().out
 
 
 # --- going on

@@ -1,11 +1,13 @@
 """`python -m kdhelpers sagemaker ...`, and what the notebook's cells do."""
 
+from dataclasses import replace
+
 import pytest
 
 from kdhelpers import sagemaker
 from kdhelpers.__main__ import main
 from kdhelpers.sagemaker import cloud
-from tests.sagemaker.conftest import ROLE, as_argv, counted, stand
+from tests.sagemaker.conftest import PLACE, ROLE, as_argv, counted, stand
 from tests.sagemaker.test_cloud import deliver
 
 REGION = ["--region", "us-east-1"]
@@ -28,6 +30,11 @@ REGION = ["--region", "us-east-1"]
         (["launch", "--from", "job", "--spot", "--role", "r"], "leave out --spot, --role"),
         (["label", "--recipe", "sst2", "--instances", "0"], "--instances 0"),
         (["endpoint", "run", "--instance", "ml.g4dn.xlarge"], "a GPU would idle"),
+        (["endpoint", "run", "--price", "1"], "a serverless endpoint has none"),
+        (["endpoint", "run", "--instance", "ml.m5.large", "--price", "0"], "--price: more than 0"),
+        (["check", "--recipe", "sst2", "--instance", "ml.g7.48xlarge"], "say it with --processes"),
+        (["launch", "--from", "job", "--max-minutes", "0"], "--max-minutes 0: AWS takes 1 to"),
+        (["launch", "--from", "job", "--max-minutes", "50000"], "--max-minutes 50000: AWS takes 1 to"),
     ],
 )
 def test_a_mistake_is_answered_in_one_sentence(command, words, capsys):
@@ -47,16 +54,15 @@ def test_every_command_has_its_help(capsys):
         assert "--region" in capsys.readouterr().out
 
 
-def test_plan_and_check_need_no_aws(capsys, monkeypatch):
+def test_plan_and_check_need_no_aws(capsys):
     assert main(["sagemaker", "check", "--recipe", "sst2", "--weight_decay", "0.01", "--rows", "300"]) == 0
-    assert "Nothing in this request is refused" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Nothing in this request is refused" in said
+    assert "Not looked at: textattack/bert-base-uncased-SST-2 of the Hub" in said
     assert main(["sagemaker", "plan", "--recipe", "sst2", "--instance", "ml.g5.12xlarge", "--price", "7.09"]) == 0
     said = capsys.readouterr().out
     assert "4 processes" in said
     assert "at most 7.09 USD" in said
-    monkeypatch.setenv("AWS_PROFILE", "nope")
-    assert main(["sagemaker", "plan", "--recipe", "sst2"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.fixture
@@ -102,6 +108,22 @@ def test_launching_and_following_are_two_steps_too(aws, delivering, capsys):
     assert "Completed" in capsys.readouterr().out
 
 
+def test_going_on_says_the_most_that_it_can_cost(aws, respond, capsys):
+    """The machine's hours and the warm pool's, which the new job has as the old one had."""
+    name = cloud.launch(replace(PLACE, keep_checkpoints=True, keep_alive_minutes=360))
+    found = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
+    respond("DescribeTrainingJob", found | {"TrainingJobStatus": "Stopped"})
+    sent = respond("CreateTrainingJob", ...)
+    assert main(["sagemaker", "launch", "--from", name, *REGION]) == 2
+    said = capsys.readouterr()
+    assert "at most 9.87 USD (420 minutes at 1.41 an hour" in said.out
+    assert "not in it: 2 minutes" in said.out
+    assert "repeat the command with --yes" in said.err
+    assert main(["sagemaker", "launch", "--from", name, *REGION, "--price", "2", "--max-minutes", "30"]) == 2
+    assert "at most 13.00 USD (390 minutes at 2.00 an hour)" in capsys.readouterr().out
+    assert sent == []
+
+
 def test_nothing_starts_without_credentials(capsys):
     assert main(["sagemaker", "launch", "--yes", "--bucket", "mybucket", "--recipe", "sst2"]) == 2
     assert "aws configure" in capsys.readouterr().err
@@ -118,13 +140,17 @@ def test_clean_lists_ones_own_with_owner_and_age_and_counts_the_others(aws, caps
     assert "anns" not in said
     assert "3 more are others'" in said
     assert counted(aws) == [2, 2, 2]
-    assert main(["sagemaker", "clean", *REGION, "--everybody"]) == 0
+    assert main(["sagemaker", "clean", *REGION, "--everyone"]) == 0
     assert capsys.readouterr().out.count("anns of user/ann") == 3
+    assert main(["sagemaker", "clean", *REGION, "--everybody"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("anns of user/ann") == 3
+    assert "--everybody is now --everyone" in said
     assert main(["sagemaker", "clean", *REGION, "--yes"]) == 0
     assert counted(aws) == [1, 1, 1]
     assert main(["sagemaker", "clean", *REGION]) == 0
     assert "nothing of" in capsys.readouterr().out
-    assert main(["sagemaker", "clean", *REGION, "--everybody", "--yes"]) == 0
+    assert main(["sagemaker", "clean", *REGION, "--everyone", "--yes"]) == 0
     assert counted(aws) == [0, 0, 0]
 
 

@@ -104,6 +104,8 @@ def test_an_endpoint_is_serverless_unless_a_machine_is_named(aws, student, respo
 def test_an_endpoint_says_what_it_costs_and_what_makes_no_sense():
     assert "nothing while nobody asks" in "\n".join(endpoint_lines(PLACE))
     assert "0.12 USD an hour" in "\n".join(endpoint_lines(PLACE, "ml.m5.large"))
+    assert "not known (not in the table: give --price)" in "\n".join(endpoint_lines(PLACE, "ml.m7i.large"))
+    assert "about 0.20 USD an hour" in "\n".join(endpoint_lines(replace(PLACE, price=0.2), "ml.m7i.large"))
     with pytest.raises(UserError, match="a GPU would idle"):
         endpoint_lines(PLACE, "ml.g4dn.xlarge")
     with pytest.raises(UserError, match="no VPC and no isolation"):
@@ -128,7 +130,7 @@ def test_a_second_interruption_leaves_a_sentence(aws, student, respond, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr("botocore.waiter.time.sleep", interrupt)
-    told = pytest.raises(UserError, match=r"no longer waited for.*clean distilling-bert-\S+ --yes")
+    told = pytest.raises(UserError, match=r"no longer waited for.*clean distilling-bert-\S+ --region us-east-1 --yes")
     with told, endpoint(student, PLACE):
         pytest.fail("it never was in service")
 

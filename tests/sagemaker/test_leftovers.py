@@ -3,6 +3,7 @@
 import importlib
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from unittest import mock
 
 import pytest
@@ -118,16 +119,14 @@ def test_a_bucket_that_is_gone_does_not_hide_the_rest(aws):
 
 def test_a_warm_pool_is_listed_with_its_price_and_ended(aws, respond):
     name = cloud.launch(replace(PLACE, keep_alive_minutes=60))
-    send, summary = module._jobs, {name}
-    with mock.patch.object(
-        module, "_jobs", lambda client, **state: summary if "WarmPoolStatusEquals" in state else set()
-    ):
+    send, summary = module._jobs, {name: {}}
+    with mock.patch.object(module, "_jobs", lambda client, **state: summary if "WarmPoolStatusEquals" in state else {}):
         (pool,) = (item for item in leftovers() if item.kind == "warm_pool")
     assert (pool.name, pool.price) == (name, 1.41)
     updated = respond("UpdateTrainingJob", {})
     clean([pool])
     assert updated == [{"TrainingJobName": name, "ResourceConfig": {"KeepAlivePeriodInSeconds": 0}}]
-    assert send(aws.client("sagemaker"), StatusEquals=("InProgress", "Stopping")) == set()
+    assert send(aws.client("sagemaker"), StatusEquals=("InProgress", "Stopping")) == {}
 
 
 def test_what_runs_is_listed_before_aws_lists_its_tags(aws):
@@ -137,6 +136,23 @@ def test_what_runs_is_listed_before_aws_lists_its_tags(aws):
     sagemaker_backends["123456789012"]["us-east-1"].training_jobs[name].training_job_status = "InProgress"
     with mock.patch.object(conftest, "tagged", return_value=[]):
         assert {(item.kind, item.name) for item in leftovers()} == {("training_job", name), ("endpoint", "mine")}
+
+
+def test_nothing_is_asked_about_the_jobs_and_endpoints_of_other_projects(aws, respond):
+    """What is older than an hour has its tags in AWS's list: in a busy account every other question takes minutes."""
+    old = datetime.now(UTC) - timedelta(hours=2)
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:training-job"
+    jobs = [{"TrainingJobName": f"job-{n}", "TrainingJobArn": f"{arn}/job-{n}", "CreationTime": old} for n in range(50)]
+    respond("ListTrainingJobs", {"TrainingJobSummaries": jobs}, {"TrainingJobSummaries": []})
+    listed = respond("ListEndpoints", {"Endpoints": []})
+    calls = [respond(operation, ...) for operation in ("ListTags", "DescribeTrainingJob")]
+    assert leftovers() == []
+    assert calls == [[], []]
+    assert listed[0]["CreationTimeAfter"] > old
+    respond("ListTrainingJobs", {"TrainingJobSummaries": [job | {"CreationTime": datetime.now(UTC)} for job in jobs]})
+    tags = respond("ListTags", {"Tags": [{"Key": "project", "Value": "other"}]})
+    assert leftovers() == []
+    assert len(tags) == 50, "of the last hour's each is looked at"
 
 
 def test_what_was_deleted_a_moment_ago_is_not_left(aws):

@@ -1,16 +1,20 @@
 """What a plan says, and what it refuses, long before a machine is paid for."""
 
 import json
+import re
 from dataclasses import replace
 
+import botocore.session
+import pandas as pd
 import pytest
 
-from kdhelpers import data
+from kdhelpers import data, models
 from kdhelpers.errors import UserError
-from kdhelpers.sagemaker import JobPlan, gpus, most_expensive, plan_lines
+from kdhelpers.sagemaker import JobPlan, cost_lines, gpus, most_expensive, not_looked_at, plan_lines
 from kdhelpers.sagemaker.plan import channels, container_hyperparameters, plan_problems
 from kdhelpers.settings import settings_from
 from tests.sagemaker.conftest import with_options
+from tests.tiny import save_model, tiny_bert, tiny_model, tiny_tokenizer
 
 ABOVE = JobPlan({"recipe": "sst2"})  # needs no file and no download
 
@@ -121,6 +125,83 @@ def test_a_students_layers_and_the_inputs_are_looked_at(plan, tmp_path):
     assert plan_problems(with_options(plan, unlabelled="s3://bucket/corpus.txt")) == []
 
 
+ROWS = {
+    "no such text column": ({"text_column": "review"}, "no column 'review'"),
+    "no such label column": ({"label_column": "stars"}, "no column 'stars'"),
+    "alpha without a label": (
+        {"alpha": 0.5, "train": "UNLABELLED"},
+        "labelled training rows: there is nothing to learn",
+    ),
+    "an empty file": ({"train": "EMPTY"}, "has no rows"),
+    "rows that are measured on": ({"train": "LEAKING", "drop_leaks": False}, "are in test too"),
+    "numbers that are text": ({"task": "number"}, "is no number"),
+    "an optimizer's options": ({"optim_args": "nonsense"}, "cannot begin with the options given (optim_args)"),
+    "a schedule's options": ({"lr_scheduler_kwargs": '{"cycles": 1}'}, "(lr_scheduler_kwargs)"),
+    "a tracker": ({"report_to": "no_such_tracker"}, "(report_to)"),
+    "tokens of another kind": ({"live_teacher": True, "student": "OTHER"}, "tokenizer"),
+    "a misspelt model": ({"teacher": "minilm-l6-h38"}, "did you mean minilm-l6-h384?"),
+    "answers for other classes": ({"teacher": None, "teacher_answers": "ANSWERS"}, "the rows' are bad, good"),
+    "a further teacher's classes": ({"teacher": "SEVERAL"}, "their number must be the same"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(plan, tmp_path_factory):
+    """What the faults below name in capitals."""
+    folder, given = tmp_path_factory.mktemp("faults"), plan.hyperparameters
+    train, test = pd.read_csv(given["train"]), pd.read_csv(given["test"])
+    tables = {"UNLABELLED": train.assign(label=""), "EMPTY": train[:0], "LEAKING": pd.concat([train, test])}
+    tables["ANSWERS"] = pd.DataFrame({"text": train["text"], "yes": 1.0, "no": 0.0})
+    places = {name: str(folder / f"{name}.csv") for name in tables}
+    for name, table in tables.items():
+        table.to_csv(places[name], index=False)
+    other = save_model(folder / "other", tiny_model("roberta"), tiny_tokenizer("bpe"))
+    third = save_model(folder / "third", tiny_bert(labels=3), tiny_tokenizer())
+    return places | {"OTHER": str(other), "SEVERAL": json.dumps([given["teacher"], str(third)])}
+
+
+@pytest.mark.parametrize("fault", ROWS)
+def test_what_the_training_script_would_refuse_is_refused_by_its_own_code(plan, made, fault):
+    more, words = ROWS[fault]
+    more = {name: made.get(value, value) if isinstance(value, str) else value for name, value in more.items()}
+    (problem,) = plan_problems(with_options(plan, **more))
+    assert words in problem
+    assert "\n" not in problem
+
+
+def test_what_only_the_jobs_machine_can_do_is_not_refused_here(plan):
+    """No GPU, no bf16 and no tracking server is asked for: a check runs on anything."""
+    there = replace(with_options(plan, precision="fp16", tf32=True, report_to="mlflow"), mlflow="http://127.0.0.1:1")
+    assert plan_problems(there) == []
+    assert not_looked_at(there) == ["--tf32, which needs a GPU"]
+    assert not_looked_at(plan) == []
+
+
+def test_what_is_elsewhere_is_named_and_the_rest_is_looked_at(plan, made):
+    away = with_options(plan, teacher="s3://mine/teacher", student="owner/name")
+    assert plan_problems(away) == []
+    assert not_looked_at(away) == ["owner/name of the Hub", "s3://mine/teacher"]
+    assert "no column 'review'" in plan_problems(with_options(away, text_column="review"))[0]
+    assert not_looked_at(ABOVE) == [
+        f"{name} of the Hub"
+        for name in ("textattack/bert-base-uncased-SST-2", "distilbert/distilbert-base-uncased", "nyu-mll/glue")
+    ]
+    answers = replace(plan, logits="s3://mine/logits")
+    assert not_looked_at(answers) == ["s3://mine/logits"]
+    assert plan_problems(with_options(answers, optim_args="nonsense")), "they come in when all else is right"
+
+
+def test_a_large_model_is_not_downloaded_to_look_at_a_plan(monkeypatch, tmp_path):
+    locate = models.locate
+    monkeypatch.setattr(models, "mpnet_is_cached", lambda: False)
+    monkeypatch.setattr(models, "locate", lambda name: pytest.fail("fetched") if name == "mpnet-base" else locate(name))
+    monkeypatch.setattr(data, "fetch_movie_snippets", lambda: tmp_path)
+    large = JobPlan({"recipe": "movie-snippets-base"})
+    assert plan_problems(large) == []
+    assert not_looked_at(large) == ["mpnet-base, which is downloaded at the launch"]
+    assert "teacher which is downloaded first" in "\n".join(plan_lines(large))
+
+
 def test_text_of_the_package_goes_with_the_job(plan, monkeypatch, tmp_path):
     there = tmp_path / "other_snippets.txt"
     there.write_text("one\n")
@@ -179,6 +260,27 @@ def test_a_process_for_each_gpu():
         assert JobPlan(instance=instance).process_count == count
         assert plan_problems(replace(ABOVE, instance=instance, processes=count)) == []
     assert gpus("ml.x9.large") is None
+    unknown = replace(ABOVE, instance="ml.g7.48xlarge")
+    assert "say it with --processes" in plan_problems(unknown)[0]
+    assert plan_problems(replace(unknown, processes=8)) == []
+
+
+def test_no_machine_with_gpus_trains_on_one_of_them_without_a_word():
+    """Of every family that AWS trains on the GPUs are known here, or their number is asked for."""
+    shape = botocore.session.get_session().get_service_model("sagemaker").shape_for("TrainingInstanceType")
+    with_gpus = [name for name in shape.enum if re.match(r"ml\.[gp]\d", name)]
+    assert len({name.split(".")[1] for name in with_gpus}) >= 15
+    for name in with_gpus:
+        assert gpus(name) or plan_problems(replace(ABOVE, instance=name)), name
+
+
+def test_machines_whose_gpus_the_image_cannot_use_are_refused():
+    for name in ("ml.p2.xlarge", "ml.p2.16xlarge", "ml.p3.2xlarge", "ml.p3dn.24xlarge"):
+        (problem,) = plan_problems(replace(ABOVE, instance=name))
+        assert "CUDA 13 has dropped" in problem
+
+
+def test_a_machine_that_is_not_known_takes_the_processes_that_are_named():
     assert JobPlan(instance="ml.x9.large", processes=3).process_count == 3
 
 
@@ -203,6 +305,8 @@ def test_a_plan_says_what_its_cost_leaves_out():
     lines = "\n".join(plan_lines(replace(ABOVE, keep_alive_minutes=30, network_isolation=True)))
     assert "at most 2.12 USD (90 minutes at 1.41 an hour" in lines
     assert "not in it: 2 minutes" in lines
+    assert "the upload of its model" in lines
+    assert all(len(line) <= 100 for line in cost_lines(replace(ABOVE, spot=True, max_wait_minutes=60)))
     assert "clean --s3" in lines
     assert "kept 30 minutes" in lines
     assert "no network" in lines

@@ -1,5 +1,6 @@
 """The request that the SDK would send for a plan, held against AWS's own description of it."""
 
+import importlib
 import re
 from dataclasses import replace
 
@@ -8,8 +9,9 @@ import botocore.session
 import pytest
 from botocore.exceptions import UnauthorizedSSOTokenError
 
+from kdhelpers.__main__ import main
 from kdhelpers.errors import UserError
-from kdhelpers.sagemaker import JobPlan, check, sdk
+from kdhelpers.sagemaker import JobPlan, Rehearsal, check, find_region, sdk
 from tests.sagemaker.conftest import ROLE, with_options
 
 ABOVE = JobPlan({"recipe": "sst2"})
@@ -146,19 +148,37 @@ def test_what_boto3_raises_is_one_sentence_too(aws, monkeypatch):
         1 / 0  # noqa: B018
 
 
-@pytest.mark.parametrize("broken", ["profile", "file", "region"])
-def test_a_broken_aws_configuration_is_one_sentence_in_a_check(tmp_path, monkeypatch, broken):
+@pytest.fixture(params=["profile", "file", "region"])
+def broken(request, tmp_path, monkeypatch):
+    """An AWS configuration that botocore or boto3 stops at."""
     (tmp_path / "config").write_text("[default\nregion")
     name, value = {
         "profile": ("AWS_PROFILE", "nope"),
         "file": ("AWS_CONFIG_FILE", str(tmp_path / "config")),
         "region": ("AWS_DEFAULT_REGION", "eu_west_1"),
-    }[broken]
+    }[request.param]
     monkeypatch.setenv(name, value)
-    from kdhelpers.sagemaker import find_region
 
-    with pytest.raises(UserError):
-        check(replace(ABOVE, region=find_region()))
+
+@pytest.mark.parametrize("command", ["plan", "check", "rehearse"])
+def test_what_needs_no_aws_works_with_a_broken_aws_configuration(broken, command, capsys, monkeypatch, tmp_path):
+    there = Rehearsal(0, 1.0, tmp_path / "model", tmp_path / "log", "")
+    monkeypatch.setattr(importlib.import_module("kdhelpers.sagemaker.rehearse"), "run", lambda *given: there)
+    for number, given in enumerate(([], ["--region", "eu-west-1"])):
+        folder = ["--folder", str(tmp_path / f"job-{number}")] if command == "rehearse" else []
+        assert main(["sagemaker", command, "--recipe", "sst2", *given, *folder]) == 0, capsys.readouterr().err
+        said = capsys.readouterr().out
+        assert ("note: the region is us-east-1" in said) == (not given)
+        if command == "plan":
+            assert f"in {'eu-west-1' if given else 'us-east-1'}, role" in said
+
+
+def test_what_needs_aws_says_in_a_sentence_what_is_broken(broken, capsys):
+    with pytest.raises(UserError) as told:
+        find_region()
+    assert "\n" not in str(told.value)
+    assert main(["sagemaker", "launch", "--recipe", "sst2", "--yes"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 DEFAULTS = """
