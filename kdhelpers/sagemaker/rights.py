@@ -36,6 +36,8 @@ CALLS = (
     Call("s3 HeadObject", "s3:GetObject", "status --output"),
     Call("s3 GetObject", "s3:GetObject", "status --output", "traffic out of AWS: cents a GB"),
     Call("service-quotas ListServiceQuotas", "servicequotas:ListServiceQuotas", JOBS + "; left out where refused"),
+    Call("service-quotas ListAWSDefaultServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas",
+         JOBS + "; for quotas that the former leaves out"),
     Call("sagemaker CreateTrainingJob", "sagemaker:CreateTrainingJob", JOBS, "the machines, by time"),
     Call("sagemaker DescribeTrainingJob", "sagemaker:DescribeTrainingJob", JOBS + ", status, clean"),
     Call("iam GetRole", "none is needed", MAKE + ", without --role: the SDK"),
@@ -60,7 +62,7 @@ CALLS = (
 
 # rights that are not of one resource
 LISTS = ("s3:ListAllMyBuckets", "sagemaker:ListTrainingJobs", "sagemaker:ListEndpoints", "tag:GetResources",
-         "servicequotas:ListServiceQuotas")  # fmt: skip
+         "servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas")  # fmt: skip
 ENDING = ("sagemaker:Stop", "sagemaker:Delete", "sagemaker:Update")
 
 
