@@ -58,7 +58,7 @@ OWN: dict[str, dict[str, dict]] = {
     "clean": {"names": {"nargs": "*", "metavar": "NAME", "help": "only these"}, "--yes": YES,
               "--s3": FLAG | {"help": "also what jobs that are over have in S3"},
               "--everyone": FLAG | {"help": "the others', too"}, "--owner": {"help": "whose (default: yours)"},
-              "--everybody": FLAG | {"help": SUPPRESS}},  # its name up to 0.5
+              "--everybody": FLAG | {"help": SUPPRESS}},  # its former name
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kdhelpers import data, distillation, models
 from kdhelpers.errors import UserError
-from kdhelpers.settings import FILES, OTHER_NAMES, dashed, read_value, settings_from
+from kdhelpers.settings import FILES, OTHER_NAMES, ROW_FILES, dashed, read_value, settings_from
 from kdhelpers.storage import cache_home
 
 PROJECT_TAG = ("project", "distilling-bert")
@@ -214,15 +214,16 @@ def _look(plan: JobPlan) -> None:
     settings, inputs = settings_from(plan.hyperparameters), channels(plan)
     away = [*_of_the_hub(plan), *(name for name, path in inputs.items() if isinstance(path, str) and name != "logits")]
     if away or any(map(_to_come, (*settings.teachers.values(), settings.student or ""))):
-        columns = settings.text_column, settings.label_column, settings.text_pair_column, settings.separator
-        for name in ("train", "validation", "test"):
+        for name in ROW_FILES:
             if isinstance(inputs.get(name), Path):
+                label = None if name == "unlabelled" else settings.label_column
+                columns = settings.text_column, label, settings.text_pair_column, settings.separator
                 data.read_file(str(inputs[name]), *columns)
         return
     aside = (*GPU_ONLY, "report_to") if plan.mlflow else GPU_ONLY
     options = {name: value for name, value in settings.trainer_options.items() if name not in aside}
     student = settings.teacher if settings.ensemble and not settings.student else settings.student
-    alone = {"precision": "fp32", "trainer_options": options, "ensemble": [], "student": student}
+    alone: dict[str, typing.Any] = {"precision": "fp32", "trainer_options": options, "ensemble": [], "student": student}
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
