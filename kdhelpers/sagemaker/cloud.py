@@ -116,7 +116,6 @@ def quotas(plan: JobPlan, session: Any) -> dict[str, float]:
 def launch(plan: JobPlan) -> str:
     """Upload and start the job; returns its name at once. From here on it costs money. Raises UserError."""
     sdk.check(plan)
-    channels(plan, fetch=True)
     plan, session = located(plan)
     for name, value in quotas(plan, session.boto_session).items():
         if value < plan.instances:
@@ -124,6 +123,7 @@ def launch(plan: JobPlan) -> str:
                 f"nothing was uploaded: your quota '{name}' is {value:.0f} in {plan.region}, and the job needs "
                 f"{plan.instances}: ask for more under Service Quotas, Amazon SageMaker, or take another --instance"
             )
+    channels(plan, fetch=True)  # here, where it can say that it downloads
     with sdk.quiet_sdk(), sdk.code_folder() as code:
         trainer, inputs = sdk.build_trainer(plan, session, code)
         trainer.train(input_data_config=inputs, wait=False, logs=False)

@@ -160,13 +160,15 @@ def broken(request, tmp_path, monkeypatch):
     monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize("command", ["plan", "check", "rehearse"])
+@pytest.mark.parametrize("command", ["plan", "check", "rehearse", "rights"])
 def test_what_needs_no_aws_works_with_a_broken_aws_configuration(broken, command, capsys, monkeypatch, tmp_path):
     there = Rehearsal(0, 1.0, tmp_path / "model", tmp_path / "log", "")
     monkeypatch.setattr(importlib.import_module("kdhelpers.sagemaker.rehearse"), "run", lambda *given: there)
     for number, given in enumerate(([], ["--region", "eu-west-1"])):
-        folder = ["--folder", str(tmp_path / f"job-{number}")] if command == "rehearse" else []
-        assert main(["sagemaker", command, "--recipe", "sst2", *given, *folder]) == 0, capsys.readouterr().err
+        place = {"rehearse": "--folder", "rights": "--output"}.get(command)
+        more = [place, str(tmp_path / f"new-{number}")] if place else []
+        more += [] if command == "rights" else ["--recipe", "sst2"]
+        assert main(["sagemaker", command, *given, *more]) == 0, capsys.readouterr().err
         said = capsys.readouterr().out
         assert ("note: the region is us-east-1" in said) == (not given)
         if command == "plan":
