@@ -1,5 +1,9 @@
 """Device, precision and processes are decided once."""
 
+import platform
+
+import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -46,3 +50,23 @@ def test_no_bar_where_nobody_watches(monkeypatch):
     monkeypatch.delenv("KD_PROGRESS")
     monkeypatch.setenv("RANK", "1")
     assert not runtime.show_progress()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are not asked")
+def test_freed_memory_goes_back_to_the_machine():
+    """Under the last array of many, which is kept, the heap cannot shrink by itself."""
+    arrays = [np.ones(8192) for _ in range(2000)]  # 131 MB in pieces that are not mapped one by one
+    kept = arrays.pop()
+    del arrays
+    before = psutil.Process().memory_info().rss
+    runtime.give_memory_back()
+    assert before - psutil.Process().memory_info().rss > 60e6
+    assert kept.sum() == 8192
+
+
+def test_where_the_c_library_is_another_memory_stays(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(runtime.ctypes, "CDLL", missing)
+    runtime.give_memory_back()

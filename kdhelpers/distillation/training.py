@@ -30,7 +30,7 @@ from kdhelpers.distillation.losses import Loss
 from kdhelpers.distillation.progress import ProgressBar
 from kdhelpers.distillation.trainer import DistillationTrainer, DistillationTrainingArguments
 from kdhelpers.errors import UserError
-from kdhelpers.runtime import Machine
+from kdhelpers.runtime import Machine, give_memory_back
 from kdhelpers.settings import RunSettings
 from kdhelpers.storage import write_folder
 
@@ -169,6 +169,7 @@ class EpochLines(TrainerCallback):
             seconds = time.perf_counter() - self.started
             score = self.measure.shown(logs[f"eval_{self.measure.key}"])
             log.info("%s, validation %s %s (%.0f s)", where, self.measure.name, score, seconds)
+            give_memory_back()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Say so where EarlyStoppingCallback has ended it."""
@@ -252,7 +253,10 @@ def fit(model: PreTrainedModel, training: Training) -> Fit:
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).float().eval()
     if not had_cache and hasattr(model.config, "use_cache"):
         del model.config.use_cache  # Trainer's, for decoders: saved without it, the model would be another one
-    return Fit(model, seconds, trainer.state.best_metric)
+    result = Fit(model, seconds, trainer.state.best_metric)
+    del trainer  # and with it the optimizer
+    give_memory_back()
+    return result
 
 
 def save_fit(folder: Path, result: Fit, tokenizer: PreTrainedTokenizerBase) -> None:

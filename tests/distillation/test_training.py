@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import stat
+import weakref
 
 import pytest
 import torch
@@ -209,3 +210,22 @@ def test_the_teachers_column_is_what_a_student_learns_from(how, rows):  # noqa: 
     other = rows.remove_columns(TEACHER_LOGITS).add_column(TEACHER_LOGITS, [[3.0, -3.0]] * len(rows))
     learnt = [fit(copy.deepcopy(start), dataclasses.replace(plain, rows=table, folder=None)) for table in (rows, other)]
     assert not torch.equal(weights(learnt[0]), weights(learnt[1]))
+
+
+def test_memory_goes_back_after_every_evaluation_and_when_the_optimizer_is_gone(how, monkeypatch):
+    optimizers, gone = [], []
+
+    class Watch(TrainerCallback):
+        def on_train_end(self, args, state, control, optimizer=None, **_):
+            optimizers.append(weakref.ref(optimizer))
+
+    def watched(*args, **model):
+        trainer = trainer_for(*args, **model)
+        trainer.add_callback(Watch)
+        return trainer
+
+    trainer_for = module.trainer_for
+    monkeypatch.setattr(module, "trainer_for", watched)
+    monkeypatch.setattr(module, "give_memory_back", lambda: gone.append([ref() is None for ref in optimizers]))
+    fit(tiny_bert(), how)
+    assert gone == [[], [], [], [True]]
