@@ -10,7 +10,7 @@ RUN := $(BIN)/python -m
 NBVAL := -p tests.nbval_plugin --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help distill test test-all test-fast lint lab studio notebooks caches benchmark ablation ladder small figures clean
+.PHONY: help distill test test-all test-fast lint lab studio notebooks caches benchmark ablation ladder small large figures clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -90,6 +90,24 @@ small: $(READY)  ## a 2-layer student in int8: train, export, measure beside the
 		--output runs/small/int8-trimmed --overwrite
 	$(RUN) kdhelpers benchmark runs/small --threads 1
 	$(RUN) kdhelpers benchmark runs/small --output runs/small/latency.json --figure images/latency.png
+
+large: $(READY)  ## students of 2 and 3 layers and of none from the large teacher: train, export, measure beside it
+	$(RUN) kdhelpers distill --recipe movie-snippets-base --augment 2 --student-layers 2 --controls none \
+		--output runs/large/2-layers --overwrite
+	$(RUN) kdhelpers distill --recipe movie-snippets-base --augment 2 --student-layers 3 --controls none \
+		--output runs/large/3-layers --overwrite
+	$(RUN) kdhelpers distill --recipe movie-snippets-base --augment 2 --student-layers 0 --controls none \
+		--output runs/large/static --overwrite
+	$(RUN) kdhelpers export runs/large/2-layers --teacher --format onnx-int8 \
+		--output runs/large/2-layers/teacher-int8 --overwrite
+	$(RUN) kdhelpers export runs/large/2-layers --format onnx-int8 --vocabulary-of movie-snippets \
+		--output runs/large/2-layers/int8 --overwrite
+	$(RUN) kdhelpers export runs/large/3-layers --format onnx-int8 --vocabulary-of movie-snippets \
+		--output runs/large/3-layers/int8 --overwrite
+	$(RUN) kdhelpers export runs/large/static --format numpy --vocabulary-of movie-snippets \
+		--output runs/large/static/numpy --overwrite
+	$(RUN) kdhelpers benchmark runs/large/2-layers runs/large/3-layers runs/large/static --threads 1 \
+		--baseline movie-snippets --output runs/large/latency.json
 
 figures: ablation small distill  ## draw the README's figures anew
 	cp runs/movie-snippets/result.png images/result.png

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kdhelpers.cli import benchmark, export
+from kdhelpers.cli.parsing import read_options
+from kdhelpers.settings import settings_from
+
 ROOT = Path(__file__).parent.parent
 # `python -m venv DIR` makes a DIR with the same script in it; all that is not about the version is echoed
 FAKE_PYTHON = """#!/bin/sh
@@ -98,6 +102,42 @@ def test_a_former_target_still_works_and_says_its_new_name(make):
     done = subprocess.run([*make, "ladder"], capture_output=True, text=True, check=True)
     assert [line for line in asked(done.stdout) if "kdhelpers ablation" in line]
     assert "make ablation" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["small", "large"])
+def test_what_is_exported_and_measured_was_trained_before(make, target):
+    """Every option is one that the command knows, and every folder one that a line above has written."""
+    done = subprocess.run([*make, target], capture_output=True, text=True, check=True)
+    commands = [line.split()[2:] for line in asked(done.stdout) if line.startswith("-m kdhelpers ")]
+    written = set()
+    for name, *options in commands:
+        if name == "distill":
+            settings = settings_from(read_options(options))
+            written.add(str(settings.output))
+            assert settings.overwrite
+        elif name == "export":
+            given = export.parser().parse_args(options)
+            assert given.student in written
+            assert given.overwrite
+            assert Path(given.output).parent == Path(given.student), "where benchmark finds it"
+        else:
+            assert set(benchmark.parser().parse_args(options).models) <= written
+    assert {name for name, *_ in commands} == {"distill", "export", "benchmark"}
+    assert commands[-1][0] == "benchmark"
+
+
+def test_the_large_teacher_is_measured_on_one_thread_beside_all_of_its_students(make):
+    done = subprocess.run([*make, "large"], capture_output=True, text=True, check=True)
+    lines = [line.removeprefix("-m kdhelpers ") for line in asked(done.stdout) if line.startswith("-m kdhelpers ")]
+    runs = [settings_from(read_options(line.split()[1:])) for line in lines if line.startswith("distill")]
+    assert [(run.name, run.student_layers, run.augment) for run in runs] == [
+        ("movie-snippets-base", layers, 2) for layers in (2, 3, 0)
+    ]
+    formats = [export.parser().parse_args(line.split()[1:]).format for line in lines if line.startswith("export")]
+    assert formats == ["onnx-int8"] * 3 + ["numpy"]
+    measured = benchmark.parser().parse_args(lines[-1].split()[1:])
+    assert (measured.threads, measured.baseline) == (1, "movie-snippets")
+    assert measured.models == [str(run.output) for run in runs]
 
 
 def test_studio_gets_a_kernel_of_its_own_without_cuda_and_without_a_cache(make, tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
 import sys
@@ -15,7 +16,9 @@ import yaml
 from packaging.requirements import Requirement
 
 import kdhelpers
+from kdhelpers import evaluation
 from kdhelpers.__main__ import main
+from tests.evaluation.test_report import metrics  # noqa: F401
 from tests.tools import results
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +119,32 @@ def test_a_table_that_differs_from_the_record_is_noticed(tmp_path, monkeypatch):
     assert "\nold\n" not in text
     assert "\nkept\n" in text
     assert "distilled student" in text
+
+
+def test_the_large_teachers_run_is_printed_from_its_record(metrics, tmp_path, monkeypatch):  # noqa: F811
+    """As `distill` printed it: every row, the verdict, what it is about, and what luck does."""
+    metrics |= {"recipe": "movie-snippets-base", "hard_answers": metrics["student"]}
+    metrics |= {"two_controls": {"text": "luck alone does nothing"}}
+    monkeypatch.setattr(results, "LARGE", record := tmp_path / "movie-snippets-base.json")
+    page = "<!-- from the record: large_teacher -->\nas it was\n<!-- end -->\n"
+    assert results.filled(page, None) == page, "what has no record yet stays as it is"
+    record.write_text(json.dumps(metrics), encoding="utf-8")
+    filled = results.filled(page, None)
+    assert "as it was" not in filled
+    assert "distill --recipe movie-snippets-base --controls all` (seed 42)" in filled
+    for line in "\n".join(evaluation.result_lines(metrics, Path("runs/movie-snippets-base"))).splitlines():
+        assert line.rstrip() in filled
+    assert "Luck of the seed: luck alone does nothing." in filled
+
+
+def test_the_record_of_the_large_teachers_run_is_what_the_page_shows():
+    if not results.LARGE.is_file():
+        pytest.skip("no run of the large teacher has been recorded")
+    run = json.loads(results.LARGE.read_text(encoding="utf-8"))
+    assert (run["recipe"], run["rows"]["test"]) == ("movie-snippets-base", 1000)
+    assert {"teacher", "control", "second_control", "student", "baseline", "taught_baseline", "verdict"} <= set(run)
+    page = (results.ROOT / "notebooks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert run["verdict"]["text"] in " ".join(page.split())
 
 
 def test_names_of_former_releases_are_gone():

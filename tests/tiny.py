@@ -32,6 +32,7 @@ FAMILIES = {
     "deberta-v2": "unigram",
     "xlm-roberta": "unigram",
 }
+KINDS = ("wordpiece", "bpe", "unigram")  # of tokenizers
 POSITIONS = 64  # usable ones, in every family
 _OFFSET = ("roberta", "mpnet", "xlm-roberta")  # their first two positions are never used: 514 positions read 512 tokens
 
@@ -97,9 +98,11 @@ def _unigram(special: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def tiny_model(family: str, labels: int = 2, layers: int = 2, hidden: int = 32) -> PreTrainedModel:
-    """A random classifier of a family in eval mode; seed before calling."""
-    tokenizer = family_tokenizer(family)
+def tiny_model(
+    family: str, labels: int = 2, layers: int = 2, hidden: int = 32, tokenizer: str | None = None
+) -> PreTrainedModel:
+    """A random classifier of a family in eval mode, for its own kind of tokenizer or another; seed before calling."""
+    tokenizer = tiny_tokenizer(tokenizer or FAMILIES[family])
     options = {
         "vocab_size": len(tokenizer),
         "hidden_size": hidden,

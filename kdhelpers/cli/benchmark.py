@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 
-from kdhelpers import data, deployment, models, storage
+from kdhelpers import data, deployment, distillation, models, storage
 from kdhelpers.cli.export import pair_column_of, texts_of
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
@@ -61,6 +62,8 @@ def parser() -> Parser:
     )
     openvino += "a file, or movie-snippets (needs pip install -e '.[openvino]')"
     add("--baseline", metavar="ROWS", help=baseline + "or movie-snippets")
+    answers = "also time it fitted on a teacher's answers: a file with a column of texts and one for each class, as "
+    add("--baseline-answers", metavar="FILE", help=answers + "distill --teacher-answers takes it")
     add("--openvino", metavar="TEXTS", help=openvino)
     add("--price", type=float, help="dollars an hour: adds dollars per million sentences")
     add("--output", help="also write the numbers to this JSON file")
@@ -131,16 +134,36 @@ def with_openvino(
     return found
 
 
-def baseline(options: argparse.Namespace, first: deployment.Runner) -> deployment.Runner:
-    """TF-IDF and logistic regression, fitted on labelled rows of the first model's classes. Raises UserError."""
-    if first.task is not data.Task.ONE:
-        raise UserError("--baseline is for one label a text: leave it out")
+def baselines(options: argparse.Namespace, first: deployment.Runner) -> list[deployment.Runner]:
+    """TF-IDF and logistic regression, fitted on labels, on a teacher's answers, or one on each. Raises UserError."""
+    found = []
+    for path, name in ((options.baseline, "TF-IDF"), (options.baseline_answers, "TF-IDF taught")):
+        if not path:
+            continue
+        if first.task is not data.Task.ONE:
+            raise UserError("--baseline and --baseline-answers are for one label a text: leave them out")
+        texts, targets = (on_labels if name == "TF-IDF" else on_answers)(path, options, first)
+        fitted = models.fit_baseline(texts, targets)
+        if fitted is None:
+            raise UserError(f"no row of {path} holds a word: there is nothing to count")
+        found.append(deployment.baseline_runner(fitted, first.labels, name))
+    return found
+
+
+def on_labels(path: str, options: argparse.Namespace, first: deployment.Runner) -> tuple[list, np.ndarray]:
+    """Texts, and 1 for the label of each among zeros [texts, classes], as `labelled_texts`. Raises UserError."""
     columns = options.text_column, options.label_column, options.text_pair_column
-    _, texts, labels = labelled_texts(options.baseline, *columns, None)
-    fitted = models.fit_baseline(texts, np.eye(len(first.labels))[first.class_ids(labels)])
-    if fitted is None:
-        raise UserError(f"no row of {options.baseline} holds a word: there is nothing to count")
-    return deployment.baseline_runner(fitted, first.labels, "TF-IDF")
+    _, texts, labels = labelled_texts(path, *columns, None)
+    return texts, np.eye(len(first.labels))[first.class_ids(labels)]
+
+
+def on_answers(path: str, options: argparse.Namespace, first: deployment.Runner) -> tuple[list, np.ndarray]:
+    """Texts, and the probabilities [texts, classes] that a file of answers has for them. Raises UserError."""
+    columns = options.text_column, options.label_column, options.text_pair_column
+    answers = distillation.answers_from_file(path, *columns)
+    rows = Dataset.from_list(data.read_file(path, options.text_column, None, options.text_pair_column))
+    logits = np.asarray(answers.of(rows.add_column("id", [""] * len(rows)), first.labels))  # joined by text, to itself
+    return data.texts_of(rows), data.probabilities(logits, first.task)
 
 
 def table(timings: list[deployment.Timing], columns: dict) -> str:
@@ -196,8 +219,7 @@ def main(argv: list[str]) -> None:
     task = loaded[0][0].task
     if options.openvino:
         loaded = with_openvino(loaded, options)
-    if options.baseline:
-        loaded.append((baseline(options, loaded[0][0]), loaded[0][1]))
+    loaded += [(runner, loaded[0][1]) for runner in baselines(options, loaded[0][0])]
     if len({runner.task for runner, _ in loaded}) > 1 or options.figure and task is data.Task.NUMBER:
         raise UserError("the models are for several tasks, or --figure is asked for of a number: time them one by one")
     right = [runner.accuracy(texts, labels) for runner, (_, texts, labels) in loaded]

@@ -1,6 +1,7 @@
 """`python -m kdhelpers export`: write a student as one file, for ONNX or numpy, and check that it answers alike.
 
-With `--format web`: as a folder with a page in which the int8 student answers in anybody's browser.
+With `--format web`: as a folder with a page in which the int8 student answers in anybody's browser. With `--format
+folder`: as it was trained, a model and its tokenizer; with `--teacher` that is how a fine-tuned teacher travels.
 """
 
 from pathlib import Path
@@ -9,7 +10,10 @@ from kdhelpers import data, deployment
 from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
-FORMATS = "onnx (fp32, default), onnx-int8, numpy (of a static student), or web: a page with the int8 student"
+FORMATS = (
+    "onnx (fp32, default), onnx-int8, numpy (of a static student), web: a page with the int8 student, or folder: as "
+    "PyTorch has it, for --teacher on another machine"
+)
 ROWS = (
     "texts to compare on: .csv, .tsv, .jsonl, .parquet, .txt (default: the run's test rows); "
     "some of them are the web page's examples"
@@ -55,7 +59,7 @@ def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
     if not 0 <= options.accept_changes <= 1:
         raise UserError(f"--accept-changes must lie between 0 and 1, not {options.accept_changes:g}")
-    if options.format not in (known := (*deployment.FORMATS, "web")):
+    if options.format not in (known := (*deployment.FORMATS, "web", "folder")):
         raise UserError(f"--format must be one of {', '.join(known)}, not {options.format!r}")
     find = deployment.teacher_folder if options.teacher else deployment.student_folder
     model = Path(find(options.student)).expanduser()
@@ -64,6 +68,9 @@ def main(argv: list[str]) -> None:
     output = Path(options.output or run / named).expanduser()
     if output.exists() and not options.overwrite:
         raise UserError(f"{output} exists already: choose another --output, or replace it with --overwrite")
+    if options.format == "folder":
+        report_folder(output, deployment.export_folder(str(model), output))
+        return
     texts = vocabulary = None
     predictions = run / "predictions.csv"
     if options.rows:
@@ -92,6 +99,13 @@ def report(facts: dict) -> None:
         f"against PyTorch on {compared:,} texts: largest difference in logits {facts['largest_logit_difference']:.2g},"
     )
     print(f"  {changed:,} predictions changed ({100 * changed / compared:.1f} %)")
+
+
+def report_folder(output: Path, facts: dict) -> None:
+    """Print what a model's folder holds, and where it can go."""
+    print(f"{output}: {facts['bytes'] / 1e6:.1f} MB, a model and its tokenizer as PyTorch has them,")
+    print(f"  labels {', '.join(facts['labels'])}, texts of up to {facts['max_length']} tokens")
+    print(f"a run that is given it does not fine-tune it again: --teacher {output}")
 
 
 def report_page(output: Path, facts: dict) -> None:

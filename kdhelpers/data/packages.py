@@ -1,5 +1,6 @@
 """Packages through the reader's own pip: mirrors and proxies count, and the checksum is required."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,10 @@ def download_package(package: str, sha256: str, folder: Path, what: str, *option
     wanted.write_text(f"{package} --hash=sha256:{sha256}\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", *options]
     pip += ["--require-hashes", "--requirement", str(wanted), "--dest", str(folder)]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    files = [path for path in folder.iterdir() if path != wanted]
+    # pip's own temporary files too: so whoever waits can see in this folder how far it has come
+    where = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    done = subprocess.run(pip, capture_output=True, text=True, env=where)
+    files = [path for path in folder.iterdir() if path != wanted and path.is_file()]
     if done.returncode or not files:
         why = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
         if "DO NOT MATCH THE HASHES" in done.stderr:

@@ -4,6 +4,7 @@ from kdhelpers.deployment.export import (
     ACCEPTED_CHANGES,
     FORMATS,
     export,
+    export_folder,
     exported_logits,
     student_folder,
     teacher_folder,
@@ -17,6 +18,6 @@ from kdhelpers.evaluation import dollars_per_million
 
 __all__ = [
     "ACCEPTED_CHANGES", "BATCH", "FORMATS", "KINDS", "NamedModel", "Runner", "SOURCES", "Timing", "WARM_UP",
-    "baseline_runner", "dollars_per_million", "export", "export_web", "exported_logits", "load_runner", "measure",
-    "models_of", "openvino_runners", "student_folder", "teacher_folder", "trim_vocabulary",
+    "baseline_runner", "dollars_per_million", "export", "export_folder", "export_web", "exported_logits",
+    "load_runner", "measure", "models_of", "openvino_runners", "student_folder", "teacher_folder", "trim_vocabulary",
 ]  # fmt: skip

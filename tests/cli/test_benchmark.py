@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
 
 from kdhelpers import data, deployment, models
@@ -92,6 +93,60 @@ def test_a_baseline_is_fitted_on_labelled_rows_and_timed_beside_the_models(runs,
     code, _, said = benchmark(runs[0], "--baseline", train, capsys=capsys)
     assert code == 2
     assert "does not know the label 'good'" in said
+
+
+def answers_file(path, names=NAMES):
+    """A teacher's probabilities for texts of its own, in a file as `distill --teacher-answers` takes it."""
+    rows = {row["text"]: row["label"] for row in teachable_rows(80, 6)}
+    shares = {name: [0.1 + 0.8 * (label == i) for label in rows.values()] for i, name in enumerate(names)}
+    table = {"text": list(rows)} | shares
+    pd.DataFrame(table).to_csv(path, index=False)
+    return path
+
+
+def test_a_baseline_is_fitted_on_a_teachers_answers_too(runs, tmp_path, capsys):
+    path, out = answers_file(tmp_path / "answers.csv", NAMES), tmp_path / "out.json"
+    code, said, _ = benchmark(runs[0], "--baseline-answers", path, "--output", out, capsys=capsys)
+    assert code == 0
+    timed = json.loads(out.read_text())["models"]
+    assert [model["name"] for model in timed] == ["teacher", "student", "TF-IDF taught"]
+    assert timed[-1]["accuracy"] > 0.8
+    assert "TF-IDF taught: on 40 rows" in said
+    turned = answers_file(tmp_path / "turned.csv", NAMES[::-1])
+    assert benchmark(runs[0], "--baseline-answers", turned, "--output", out, capsys=capsys)[0] == 0
+    assert json.loads(out.read_text())["models"][-1]["accuracy"] < 0.2, "each column counts by its name"
+    others = answers_file(tmp_path / "others.csv", ["cat", "dog"])
+    code, _, problem = benchmark(runs[0], "--baseline-answers", others, capsys=capsys)
+    assert code == 2
+    assert "answers for the classes cat, dog" in problem
+
+
+@pytest.mark.slow
+def test_teacher_int8_static_and_baselines_stand_in_one_table(tmp_path, capsys):
+    """All that notebook 11 draws: the teacher in PyTorch first, its int8, a static student for numpy, bags of words."""
+    run, static = make_run(tmp_path / "run"), tmp_path / "static" / "student"
+    parent = models.load_classifier(str(run / "student"), None).model
+    student = models.static_student(parent)
+    torch.nn.init.normal_(student.classifier.weight)
+    save_model(static, student, tiny_tokenizer())
+    any_change = ["--accept-changes", "--overwrite"]
+    assert main(["export", str(run), "--teacher", "--format", "onnx-int8", *any_change]) == 0
+    assert main(["export", str(static), "--format", "numpy", *any_change, "--output", str(run / "numpy")]) == 0
+    train = rows_file(tmp_path, NAMES)
+    more = ["--baseline", train, "--baseline-answers", answers_file(tmp_path / "answers.csv")]
+    code, said, _ = benchmark(run, *more, "--output", tmp_path / "out.json", capsys=capsys)
+    assert code == 0
+    timed = {model["name"]: model for model in json.loads((tmp_path / "out.json").read_text())["models"]}
+    assert {name: model["kind"] for name, model in timed.items()} == {
+        "teacher": "PyTorch fp32", "student": "PyTorch fp32", "numpy": "numpy fp32", "teacher-onnx-int8": "ONNX int8",
+        "TF-IDF": "scikit-learn", "TF-IDF taught": "scikit-learn",
+    }  # fmt: skip
+    assert next(iter(timed)) == "teacher"
+    assert timed["teacher"]["faster"] == timed["teacher"]["smaller"] == 1
+    assert timed["numpy"]["smaller"] > 1
+    assert timed["teacher-onnx-int8"]["smaller"] > 1
+    for name in timed:
+        assert f"ccuracy of {name}: on 40 rows" in said
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path, capsys):

@@ -8,6 +8,8 @@ import pytest
 
 from kdhelpers import deployment, models
 from kdhelpers.__main__ import main
+from kdhelpers.distillation import prepare
+from tests.runs import bare, command, files, settings, spoken  # noqa: F401
 from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_teacher
 
 NAMES = ["negative", "positive"]
@@ -103,7 +105,7 @@ def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
     (tmp_path / "seeds" / "metrics.json").write_text(json.dumps({"runs": []}))
     out = ["--output", str(tmp_path / "x")]
     for arguments, sign in (
-        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8, numpy, web"),
+        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8, numpy, web, folder"),
         ([str(tmp_path / "nowhere"), *out], "no model folder"),
         ([str(student), "--output", str(tmp_path / "kept")], "--overwrite"),
         ([str(student), "--output", str(tmp_path / "kept"), "--overwrite"], "no export"),
@@ -140,3 +142,37 @@ def test_of_several_teachers_none_is_exported_in_the_name_of_all(tmp_path, capsy
     (run / "metrics.json").write_text(json.dumps({"teacher": {"model": "a", "models": ["a", "b"]}}))
     assert main(["export", str(run), "--teacher"]) == 2
     assert "the mean of 2 models" in capsys.readouterr().err
+
+
+def test_a_fine_tuned_teacher_travels_as_a_folder(files, bare, tmp_path, monkeypatch, spoken, capsys):  # noqa: F811
+    """Trained on one machine, given to another whose cache is empty: the same answers, and nothing is trained."""
+    monkeypatch.setenv("KD_HOME", str(tmp_path / "here"))
+    given = {"accept_teacher": "true", "controls": "none"}
+    assert main(command(files, bare, tmp_path / "run", **given)) == 0
+    there = prepare(settings(files, bare, tmp_path / "x", accept_teacher=True))
+    folder = tmp_path / "fine-tuned"
+    assert main(["export", str(tmp_path / "run"), "--teacher", "--format", "folder", "--output", str(folder)]) == 0
+    assert f"--teacher {folder}" in capsys.readouterr().out
+    monkeypatch.setenv("KD_HOME", str(tmp_path / "elsewhere"))
+    spoken()
+    here = prepare(settings(files, folder, tmp_path / "x", accept_teacher=True))
+    said = spoken()
+    assert f"{folder} is used as it is" in said
+    assert "training for" not in said
+    assert here.teacher_came_trained
+    assert not (tmp_path / "elsewhere" / "teachers").exists()
+    for split in ("validation", "test"):
+        np.testing.assert_array_equal(here.teacher_logits(split), there.teacher_logits(split))
+    assert here.splits["train"]["teacher_logits"][:] == there.splits["train"]["teacher_logits"][:]
+
+
+def test_a_model_replaces_a_model_and_nothing_else(student, tmp_path, capsys):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "letter.txt").write_text("dear")
+    export = ["export", str(student), "--format", "folder", "--overwrite", "--output"]
+    for _ in range(2):
+        assert main([*export, str(tmp_path / "model")]) == 0
+    assert "labels negative, positive, texts of up to 64 tokens" in capsys.readouterr().out
+    assert main([*export, str(tmp_path / "kept")]) == 2
+    assert "holds files that are no model" in capsys.readouterr().err
+    assert (tmp_path / "kept" / "letter.txt").is_file()

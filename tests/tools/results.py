@@ -1,9 +1,10 @@
-"""Write what the ablation's record says into README.md and notebooks/RESULTS.md: python -m tests.tools.results.
+"""Write what the package's records say into README.md and notebooks/RESULTS.md: python -m tests.tools.results.
 
-Between `<!-- from the record: NAME -->` and `<!-- end -->` stands what the function NAME returns. With --check nothing
-is written; what differs is named, and the exit code is 1.
+Between `<!-- from the record: NAME -->` and `<!-- end -->` stands what the function NAME returns; a block of which
+there is no record yet stays as it is. With --check nothing is written; what differs is named, and the exit code is 1.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from textwrap import fill
 
 import pandas as pd
 
-from kdhelpers import experiments, sagemaker
+from kdhelpers import evaluation, experiments, sagemaker
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "notebooks" / "RESULTS.md", ROOT / "notebooks" / "AWS.md")
 BLOCK = re.compile(r"(<!-- from the record: (\w+) -->\n).*?(<!-- end -->)", flags=re.S)
+LARGE = Path(experiments.__file__).with_name("movie-snippets-base.json")  # metrics.json of a run of that recipe
 STUDENT, CONTROL, TEACHER = "+ logits on all texts", "labels only", "teacher"
 PAIRS = (
     (STUDENT, CONTROL),
@@ -98,6 +100,17 @@ def pairs(runs: pd.DataFrame) -> str:
     return fenced(*(line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()))
 
 
+def large_teacher(runs: pd.DataFrame) -> str:
+    """What `distill` printed at the end of the recorded run of the large teacher's recipe."""
+    if not LARGE.is_file():
+        return ""
+    metrics = json.loads(LARGE.read_text(encoding="utf-8"))
+    printed = "\n".join(evaluation.result_lines(metrics, Path("runs", metrics["recipe"]))).strip().splitlines()
+    controls = " --controls all" * ("hard_answers" in metrics)
+    command = f"`python -m kdhelpers distill --recipe {metrics['recipe']}{controls}` (seed {metrics['seed']})"
+    return f"{command} printed at its end:\n\n{fenced(*map(str.rstrip, printed))}"
+
+
 def aws_calls(runs: pd.DataFrame) -> str:
     """What the commands ask of AWS: this comes from the package, not from the runs."""
     return "\n".join(sagemaker.calls_table()) + "\n"
@@ -126,13 +139,18 @@ def large_corpus(runs: pd.DataFrame) -> str:
 
 MADE: dict[str, Callable[[pd.DataFrame], str]] = {
     "headline": headline, "ablation": ablation, "seeds": seeds, "pairs": pairs, "sizes": sizes,
-    "small_pairs": small_pairs, "aws_calls": aws_calls, "large_corpus": large_corpus,
+    "small_pairs": small_pairs, "large_teacher": large_teacher, "aws_calls": aws_calls, "large_corpus": large_corpus,
 }  # fmt: skip
 
 
 def filled(text: str, runs: pd.DataFrame) -> str:
     """A page with every block as the record has it."""
-    return BLOCK.sub(lambda block: block[1] + MADE[block[2]](runs) + block[3], text)
+
+    def made(block: re.Match) -> str:
+        found = MADE[block[2]](runs)
+        return block[1] + found + block[3] if found else block[0]
+
+    return BLOCK.sub(made, text)
 
 
 def main(arguments: list[str]) -> int:
