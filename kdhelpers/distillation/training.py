@@ -103,7 +103,9 @@ def settings_line(settings: RunSettings, steps: int, rows: int) -> str:
 
 def print_settings(name: str, settings: RunSettings, steps: int, rows: int) -> None:
     """Print the line of a training's settings for a notebook's page, which breaks longer lines in mid-word."""
-    print(textwrap.fill(f"{name}: {settings_line(settings, steps, rows)}", 96, subsequent_indent="    "))
+    first, rest = settings_line(settings, steps, rows).split("; ")
+    rest = rest.replace(" ", "\0").replace(",\0", ", ")  # a name and its value stay on one line
+    print(f"{name}: {first};\n{textwrap.indent(textwrap.fill(rest, 92), '    ')}".replace("\0", " "))
 
 
 def _dropout(settings: RunSettings) -> float | None:
