@@ -3,8 +3,8 @@
 python -m tests.tools.plant_faults [--notebooks] [NAME ...]   (some minutes each; without names: all)
 
 With --notebooks the tests are left out: would a reader see it, too? Each fault has a cache of its own: no student that
-it has spoilt is kept, and none that was trained without it hides it. (Where something is red without a fault, look at the
-names: that is no sight of it.)
+it has spoilt is kept, and none that was trained without it hides it. (What is red without a fault, too, is
+no sight of it: look at the names.)
 """
 
 import os
