@@ -45,10 +45,6 @@ class Variant:
     settings: dict = field(default_factory=dict)  # options of its training that differ from the recipe's
 
 
-OWN_LAYERS = {"student": None}
-WIDE = {"learning_rate": 1e-4}
-ALL_LABELS = {"dataset_id": "movie-snippets-labelled"}
-THREE_TEACHERS = {"teacher": ["minilm-l6-h384"] * 3}
 SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}
 SAME_AS: dict[str, str | None] = {
     "3 layers, labels": "labels only",
@@ -93,31 +89,11 @@ GROUPS = {
         ),
         Variant("3 layers, MPNet, 8 epochs", start="backbone", epochs=8, recipe="movie-snippets-base"),
     ),
-    # students of the large teacher's own width, cut from its own layers
-    "width": tuple(
-        Variant(f"{layers} layers of MPNet, {who}", start=start, soft=who != "labels", layers=layers,
-                recipe="movie-snippets-base", prepared=OWN_LAYERS, settings=WIDE)
-        for layers, who, start in ((6, "MPNet", "teacher"), (3, "MPNet", "teacher"), (6, "labels", "backbone"))
-    ),
-    # a search with as many trials for the control as for the student
-    "settings": (
-        *(
-            Variant(f"logits, lr {rate:g}, T {T}", settings={"learning_rate": rate, "temperature": T})
-            for rate in (3e-4, 1e-4) for T in (4, 2)
-        ),
-        *(
-            Variant(f"labels, lr {rate:g}, dropout {dropout:g}", start="backbone", soft=False,
-                    settings={"learning_rate": rate, "dropout": dropout})
-            for rate in (3e-4, 1e-4) for dropout in (0, 0.1)
-        ),
-    ),
-    # other teachers of the same kind
-    "teachers": (
-        Variant("logits of 3 teachers", prepared=THREE_TEACHERS),
-        Variant("all 8,070 labels + logits of a teacher that saw them", prepared=ALL_LABELS, settings={"alpha": 0.5}),
-    ),
+    # the recipe's temperature beside a lower one
+    "temperature": tuple(Variant(f"logits, T {T}", settings={"temperature": T}) for T in (4, 2)),
 }  # fmt: skip
-ASKED_FOR = ("embeddings", "small", "text", "width", "settings", "teachers")  # three need the large teacher
+ASKED_FOR = ("embeddings", "small", "text", "temperature")  # two need the large teacher
+TEACHERS = {"movie-snippets": ("teacher", "teacher"), "movie-snippets-base": ("MPNet teacher", "small")}  # row, group
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
@@ -215,7 +191,7 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
             kit = distillation.prepare(recipe(one.recipe, seed=seed, **one.prepared))
             teacher, group = teacher_row(one)
             if (teacher, seed) not in kept:
-                runs = add_row(runs, scored_teacher(teacher, group, kit), path)
+                runs = add_row(runs, row_for(teacher, group, kit, kit.teacher), path)
                 kept.add((teacher, seed))
         started = time.perf_counter()
         row = run_variant(one, kit)
@@ -229,18 +205,13 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
 
 
 def teacher_row(variant: Variant) -> tuple[str, str]:
-    """Name and group of the row of a variant's teacher; more text is read by the same one."""
-    if variant.prepared in (ALL_LABELS, THREE_TEACHERS):
-        return ("teacher, all labels" if variant.prepared == ALL_LABELS else "3 teachers"), "teachers"
-    return ("MPNet teacher", "small") if variant.recipe == "movie-snippets-base" else ("teacher", "teacher")
+    """Name and group of the row of a variant's teacher; the temperatures' teachers were trained on another machine.
 
-
-def scored_teacher(name: str, group: str, kit: Prepared) -> dict:
-    """The row of a kit's teacher: of one model, or of several together."""
-    answers = kit.answers
-    if answers is None:
-        return row_for(name, group, kit, kit.teacher)
-    return scored({"variant": name, "group": group}, kit, lambda split: answers[split])
+    >>> teacher_row(variant("logits, T 2"))
+    ('teacher of temperature', 'temperature')
+    """
+    later = group_of(variant) == "temperature"
+    return ("teacher of temperature", "temperature") if later else TEACHERS[variant.recipe]
 
 
 def work(variant: Variant) -> float:

@@ -31,6 +31,7 @@ PAIRS = (
     ("all 8,070 labels + logits", "all 8,070 labels, no teacher"),
     ("logits, embeddings trained", "logits, embeddings frozen"),
     ("labels, embeddings trained", "labels, embeddings frozen"),
+    ("logits, T 4", "logits, T 2"),
 )
 SMALL_PAIRS = (
     ("TF-IDF, MPNet", "TF-IDF, labels"),
