@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -128,6 +129,18 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython and ipython.get_ipython()
     return shell is not None and hasattr(shell, "kernel")
+
+
+class PageFormatter(logging.Formatter):
+    """In a notebook lines of more than 100 characters are broken between words: JupyterLab would do it in mid-word."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, in lines that a page can hold."""
+        text = super().format(record)
+        if not _in_notebook():
+            return text
+        fill = textwrap.TextWrapper(96, subsequent_indent="    ").fill
+        return "\n".join(line if len(line) <= 100 else fill(line) for line in text.split("\n"))
 
 
 def show_progress() -> bool:

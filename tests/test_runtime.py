@@ -1,5 +1,6 @@
 """Device, precision and processes are decided once."""
 
+import logging
 import platform
 
 import numpy as np
@@ -70,3 +71,15 @@ def test_where_the_c_library_is_another_memory_stays(monkeypatch):
 
     monkeypatch.setattr(runtime.ctypes, "CDLL", missing)
     runtime.give_memory_back()
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_a_page_gets_no_line_that_it_would_break_in_mid_word(monkeypatch, notebook):
+    monkeypatch.setattr(runtime, "_in_notebook", lambda: notebook)
+    said = "student: training for 78 steps on 807 rows; batch size 32, " + ", ".join(["learning rate 0.0003"] * 4)
+    table = "a   b\n1   2"
+    record = logging.LogRecord("kdhelpers", logging.INFO, __file__, 1, f"%s\n{table}", (said,), None)
+    *lines, head, row = runtime.PageFormatter().format(record).split("\n")
+    assert [head, row] == table.split("\n")
+    assert " ".join(line.strip() for line in lines) == said
+    assert (max(map(len, lines)) <= 100, len(lines)) == ((True, 2) if notebook else (False, 1))

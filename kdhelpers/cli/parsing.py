@@ -75,11 +75,13 @@ def read_options(argv: list[str]) -> dict[str, str]:
 
 def start_console() -> None:
     """Send the package's messages to standard output, plain; under torchrun one process speaks."""
-    from kdhelpers.runtime import is_main
+    from kdhelpers.runtime import PageFormatter, is_main
 
     root = logging.getLogger("kdhelpers")
     for handler in [h for h in root.handlers if type(h) is logging.StreamHandler]:
         root.removeHandler(handler)
-    root.addHandler(logging.StreamHandler(sys.stdout))
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(PageFormatter())
+    root.addHandler(console)
     root.setLevel(logging.INFO if is_main() else logging.ERROR)
     root.propagate = False
