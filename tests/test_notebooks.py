@@ -22,6 +22,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 LONGEST_CELL, LONGEST_LINE = 10, 92
 LONGEST_PRINTED = 100  # at 1280 pixels with the file browser open, JupyterLab breaks a line at 104, in mid-word
 MOST_WORDS = {"05_did_the_teacher_help": 1000, "05b_what_helped": 1000, "08_sagemaker": 700}
+MOST_GIB = 2  # of a kernel and what it starts: a small space in Studio has 4, and JupyterLab's server takes some
+UNDER_IT = ("05_did_the_teacher_help", "05b_what_helped", "07_smaller_and_faster", "09_your_own_data")
 SECRETS_AND_PATHS = (
     r"/root/|/home/\w|/work/|/tmp/|/Users/|[A-Z]:\\\\|\b(?!123456789012)\d{12}\b|hf_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}"
 )
@@ -92,6 +94,11 @@ def test_words_are_what_stands_open_in_sentences():
 def test_a_notebook_keeps_to_its_words(name):
     markdown = text_of(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4))
     assert words_of(markdown) <= MOST_WORDS[name]
+
+
+@pytest.mark.parametrize("name", UNDER_IT)
+def test_a_notebook_fits_into_a_small_space(name):
+    assert nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).metadata["measured"]["gib"] < MOST_GIB
 
 
 def test_every_code_cell_was_run_in_order(notebook):
