@@ -16,12 +16,12 @@ from kdhelpers.sagemaker.endpoints import endpoint, endpoint_lines
 from kdhelpers.sagemaker.leftovers import Leftover, clean, leftovers, mine
 from kdhelpers.sagemaker.plan import PRICES, JobPlan, cost_lines, gpus, most_expensive, not_looked_at, plan_lines
 from kdhelpers.sagemaker.rehearse import IMAGE_VERSIONS, PROVES, Rehearsal, image_python, rehearse, show_steps
-from kdhelpers.sagemaker.rights import CALLS, calls_table, write_rights
+from kdhelpers.sagemaker.rights import CALLS, write_rights
 from kdhelpers.sagemaker.sdk import build_trainer, check, require_sdk
 
 __all__ = [
     "CALLS", "IMAGE_VERSIONS", "JobPlan", "Leftover", "PRICES", "PROVES", "Rehearsal", "again", "bring_home",
-    "build_trainer", "calls_table", "check", "clean", "cost_lines", "describe", "endpoint", "endpoint_lines",
+    "build_trainer", "check", "clean", "cost_lines", "describe", "endpoint", "endpoint_lines",
     "find_region", "follow", "go_on", "gpus", "image_python", "launch", "leftovers", "mine", "most_expensive",
     "not_looked_at", "owner", "plan_lines", "rehearse", "require_sdk", "resumed", "show_steps", "status_lines",
     "write_rights",

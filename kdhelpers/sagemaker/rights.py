@@ -1,6 +1,6 @@
 """Which calls the commands make to AWS, and the least rights that they and the job's role need.
 
-`CALLS` is held against the calls that a recorded run of every command makes (tests/sagemaker/test_life.py).
+`CALLS` has a right and a cost for each call of a recorded run of every command (tests/sagemaker/calls.json).
 """
 
 import json
@@ -18,46 +18,50 @@ class Call(NamedTuple):
 
     operation: str
     right: str  # IAM's name for it
-    commands: str
     cost: str = ""
+    by_the_job: bool = False  # under the role's rights, not the person's
 
 
-JOBS, MAKE = "launch, label", "launch, label, endpoint"
 CALLS = (
-    Call("sts GetCallerIdentity", "none is needed", MAKE + ", clean"),
-    Call("iam SimulatePrincipalPolicy", "none is needed", JOBS + ": the SDK, which goes on where it is refused"),
-    Call("s3 ListBuckets", "s3:ListAllMyBuckets", MAKE + ": the SDK"),
-    Call("s3 HeadBucket", "s3:ListBucket", MAKE),
-    Call("s3 CreateBucket", "s3:CreateBucket", MAKE + ", where SageMaker's bucket is missing"),
-    Call("s3 PutObject", "s3:PutObject", MAKE, "cents a month until clean --s3"),
-    Call("s3 ListObjectsV2", "s3:ListBucket", MAKE + ", with an administrator's prefix"),
-    Call("s3 ListObjects", "s3:ListBucket", "clean, endpoint"),
-    Call("s3 DeleteObjects", "s3:DeleteObject", "clean, endpoint"),
-    Call("s3 HeadObject", "s3:GetObject", "status --output"),
-    Call("s3 GetObject", "s3:GetObject", "status --output", "traffic out of AWS: cents a GB"),
-    Call("service-quotas ListServiceQuotas", "servicequotas:ListServiceQuotas", JOBS + "; left out where refused"),
+    Call("sts GetCallerIdentity", "none is needed"),
+    Call("iam GetRole", "none is needed"),
+    Call("iam SimulatePrincipalPolicy", "none is needed", "nothing; the SDK asks, and goes on where it is refused"),
+    Call("s3 ListBuckets", "s3:ListAllMyBuckets"),
+    Call("s3 HeadBucket", "s3:ListBucket"),
+    Call("s3 CreateBucket", "s3:CreateBucket"),
+    Call("s3 PutObject", "s3:PutObject", "cents a month until clean --s3"),
+    Call("s3 CreateMultipartUpload", "s3:PutObject"),
+    Call("s3 UploadPart", "s3:PutObject", "as PutObject, of more than 8 MB"),
+    Call("s3 CompleteMultipartUpload", "s3:PutObject"),
+    Call("s3 AbortMultipartUpload", "s3:AbortMultipartUpload", "nothing; it deletes parts, which cost as files do"),
+    Call("s3 ListObjectsV2", "s3:ListBucket"),
+    Call("s3 ListObjects", "s3:ListBucket"),
+    Call("s3 DeleteObjects", "s3:DeleteObject"),
+    Call("s3 HeadObject", "s3:GetObject"),
+    Call("s3 GetObject", "s3:GetObject", "traffic out of AWS: cents a GB"),
+    Call("service-quotas ListServiceQuotas", "servicequotas:ListServiceQuotas", "nothing; left out where refused"),
     Call("service-quotas ListAWSDefaultServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas",
-         JOBS + "; for quotas that the former leaves out"),
-    Call("sagemaker CreateTrainingJob", "sagemaker:CreateTrainingJob", JOBS, "the machines, by time"),
-    Call("sagemaker DescribeTrainingJob", "sagemaker:DescribeTrainingJob", JOBS + ", status, clean"),
-    Call("iam GetRole", "none is needed", MAKE + ", without --role: the SDK"),
-    Call("sagemaker ListTags", "sagemaker:ListTags", "launch --from, status, clean"),
-    Call("sagemaker ListTrainingJobs", "sagemaker:ListTrainingJobs", "launch --from, clean"),
-    Call("sagemaker ListEndpoints", "sagemaker:ListEndpoints", "clean"),
-    Call("sagemaker StopTrainingJob", "sagemaker:StopTrainingJob", "clean --yes"),
-    Call("sagemaker UpdateTrainingJob", "sagemaker:UpdateTrainingJob", "clean --yes, of a warm pool"),
-    Call("resourcegroupstaggingapi GetResources", "tag:GetResources", "clean"),
-    Call("sagemaker CreateModel", "sagemaker:CreateModel", "endpoint"),
-    Call("sagemaker CreateEndpointConfig", "sagemaker:CreateEndpointConfig", "endpoint"),
-    Call("sagemaker CreateEndpoint", "sagemaker:CreateEndpoint", "endpoint",
+         "nothing; asked for what the former leaves out"),
+    Call("sagemaker CreateTrainingJob", "sagemaker:CreateTrainingJob", "the machines, by time"),
+    Call("sagemaker DescribeTrainingJob", "sagemaker:DescribeTrainingJob"),
+    Call("sagemaker ListTags", "sagemaker:ListTags"),
+    Call("sagemaker ListTrainingJobs", "sagemaker:ListTrainingJobs"),
+    Call("sagemaker ListEndpoints", "sagemaker:ListEndpoints"),
+    Call("sagemaker StopTrainingJob", "sagemaker:StopTrainingJob"),
+    Call("sagemaker UpdateTrainingJob", "sagemaker:UpdateTrainingJob"),
+    Call("resourcegroupstaggingapi GetResources", "tag:GetResources"),
+    Call("sagemaker CreateModel", "sagemaker:CreateModel"),
+    Call("sagemaker CreateEndpointConfig", "sagemaker:CreateEndpointConfig"),
+    Call("sagemaker CreateEndpoint", "sagemaker:CreateEndpoint",
          "serverless: by the second of answering; with --instance: the machine until it is deleted"),
-    Call("sagemaker DescribeEndpoint", "sagemaker:DescribeEndpoint", "endpoint, clean"),
-    Call("sagemaker DescribeEndpointConfig", "sagemaker:DescribeEndpointConfig", "clean"),
-    Call("sagemaker DescribeModel", "sagemaker:DescribeModel", "clean"),
-    Call("sagemaker-runtime InvokeEndpoint", "sagemaker:InvokeEndpoint", "endpoint", "serverless: its seconds"),
-    Call("sagemaker DeleteEndpoint", "sagemaker:DeleteEndpoint", "endpoint, clean --yes"),
-    Call("sagemaker DeleteEndpointConfig", "sagemaker:DeleteEndpointConfig", "endpoint, clean --yes"),
-    Call("sagemaker DeleteModel", "sagemaker:DeleteModel", "endpoint, clean --yes"),
+    Call("sagemaker DescribeEndpoint", "sagemaker:DescribeEndpoint"),
+    Call("sagemaker DescribeEndpointConfig", "sagemaker:DescribeEndpointConfig"),
+    Call("sagemaker DescribeModel", "sagemaker:DescribeModel"),
+    Call("sagemaker-runtime InvokeEndpoint", "sagemaker:InvokeEndpoint", "serverless: its seconds"),
+    Call("sagemaker DeleteEndpoint", "sagemaker:DeleteEndpoint"),
+    Call("sagemaker DeleteEndpointConfig", "sagemaker:DeleteEndpointConfig"),
+    Call("sagemaker DeleteModel", "sagemaker:DeleteModel"),
+    Call("secretsmanager GetSecretValue", "secretsmanager:GetSecretValue", "a fraction of a cent", by_the_job=True),
 )  # fmt: skip
 
 # rights that are not of one resource
@@ -100,7 +104,8 @@ def role_policy(plan: JobPlan) -> dict:
 
     And what --subnets, --kms-key, --mlflow and --hub-secret need, where the plan has them.
     """
-    s3 = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation"]
+    s3 = [f"s3:{name}" for name in ("GetObject", "PutObject", "AbortMultipartUpload", "DeleteObject", "ListBucket",
+                                    "GetBucketLocation")]  # fmt: skip
     image = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"]
     logs = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"]
     looks = ["NetworkInterfaces", "Vpcs", "DhcpOptions", "Subnets", "SecurityGroups"]
@@ -126,7 +131,7 @@ def role_policy(plan: JobPlan) -> dict:
 
 def user_policy(plan: JobPlan) -> dict:
     """What the person at the keyboard may do: the calls of this package; end only what carries its tag."""
-    rights = [call.right for call in CALLS if ":" in call.right]
+    rights = [call.right for call in CALLS if ":" in call.right and not call.by_the_job]
     s3 = [right for right in rights if right.startswith("s3:") and right not in LISTS]
     ending = [right for right in rights if right.startswith(ENDING)]
     making = [right for right in rights if right.startswith("sagemaker:Create")]
@@ -175,9 +180,3 @@ def write_rights(folder: Path, plan: JobPlan) -> list[str]:
         f"export KD_ROLE_ARN=$(aws iam get-role --role-name {ROLE_NAME} --query Role.Arn --output text)",
         f"# and give --bucket {bucket} to launch, label and endpoint",
     ]  # fmt: skip
-
-
-def calls_table() -> list[str]:
-    """The calls as a Markdown table."""
-    rows = [f"| {call.operation} | {call.right} | {call.commands} | {call.cost or 'nothing'} |" for call in CALLS]
-    return ["| call | right | commands | what it can cost |", "| --- | --- | --- | --- |", *rows]

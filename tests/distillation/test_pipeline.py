@@ -308,13 +308,19 @@ def interrupted_after(name, wanted, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_a_run_goes_on_where_it_was_and_ends_as_if_unbroken(files, teacher, tmp_path, monkeypatch, spoken):  # noqa: F811
+@pytest.mark.parametrize("lost", [None, "model.safetensors"])
+def test_a_run_goes_on_where_it_was_and_ends_as_if_unbroken(files, teacher, tmp_path, monkeypatch, spoken, lost):  # noqa: F811
+    """Also where a finished control lacks a file: a folder of checkpoints in S3 is sent file by file."""
     whole = distill(settings(files, teacher, tmp_path / "whole"))
     wanted = settings(files, teacher, tmp_path / "cut")
     interrupted_after("control", wanted, monkeypatch)
+    if lost:
+        (storage.incomplete(wanted.output) / "control" / lost).unlink()
     spoken()
     cut = distill(dataclasses.replace(wanted, resume=True))
-    assert "control: already trained" in spoken()
+    said = spoken()
+    assert ("control: already trained" in said) == (lost is None)
+    assert ("is made again" in said) == (lost is not None)
     for name in ("teacher", "control", "student"):
         assert cut[name]["test_accuracy"] == whole[name]["test_accuracy"]
         assert cut[name].get("test_ece") == whole[name].get("test_ece")

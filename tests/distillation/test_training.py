@@ -161,6 +161,13 @@ def test_what_a_training_took_is_kept_with_its_model(tmp_path, tokenizer):  # no
     assert load_fit(tmp_path / "kept") is None
 
 
+@pytest.mark.parametrize("lost", ["model.safetensors", "config.json", "fit.json"])
+def test_a_kept_model_that_lacks_a_file_is_made_again(tmp_path, tokenizer, lost):  # noqa: F811
+    save_fit(tmp_path / "kept", Fit(tiny_bert(), 1.0, None), tokenizer)
+    (tmp_path / "kept" / lost).unlink()
+    assert load_fit(tmp_path / "kept") is None
+
+
 def test_others_may_read_a_kept_model(tmp_path, tokenizer):  # noqa: F811
     save_fit(tmp_path / "kept", Fit(tiny_bert(), 1.0, None), tokenizer)
     for path in [tmp_path / "kept", *(tmp_path / "kept").iterdir()]:

@@ -2,11 +2,16 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from dataclasses import replace
 
 import pandas as pd
@@ -172,3 +177,58 @@ def test_a_job_without_a_network_is_rehearsed_without_one(staged, monkeypatch):
         done = subprocess.run([staged / "bin" / "python3", "-c", code], env=environment, capture_output=True, text=True)
     rehearse.container_environment(request, staged, sys.executable)
     assert "the container has no network" in done.stderr
+
+
+@pytest.fixture
+def tracking_server(tmp_path):
+    """The address of an MLflow server of this test's own, on this machine."""
+    pytest.importorskip("mlflow", reason="needs mlflow, which the SageMaker SDK brings")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}", tmp_path / "server.log"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/runs.db",
+        "--artifacts-destination",
+        str(tmp_path / "kept"),
+    ]
+    with open(log, "w") as file:
+        server = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=file, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not answers(f"{address}/health"):
+            assert server.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)  # it has a worker, too
+        server.wait(30)
+
+
+def answers(address):
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def test_a_jobs_curves_reach_a_tracking_server(tracking_server, plan, tmp_path):
+    """MLflow's own; SageMaker's is the same behind a plugin, and nobody can rehearse that."""
+    from mlflow.tracking import MlflowClient
+
+    tracked = replace(with_options(plan, report_to="mlflow", controls="one"), mlflow=tracking_server)
+    metrics = sagemaker.rehearse(tracked, tmp_path / "tracked").metrics()
+    client = MlflowClient(tracking_server)
+    experiment = client.get_experiment_by_name(plan.name)
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == 2, "control and student"
+    for run in runs:
+        assert run.data.metrics["epoch"] == 3
+        assert math.isfinite(run.data.metrics["loss"])
+    best = max(run.data.metrics["eval_accuracy"] for run in runs)
+    assert best >= metrics["student"]["validation_accuracy"]

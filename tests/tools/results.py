@@ -14,6 +14,7 @@ from textwrap import fill
 import pandas as pd
 
 from kdhelpers import evaluation, experiments, sagemaker
+from tests.tools.record_calls import CALLS_FILE
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "notebooks" / "RESULTS.md", ROOT / "notebooks" / "AWS.md")
@@ -112,9 +113,26 @@ def large_teacher(runs: pd.DataFrame) -> str:
     return f"{command} printed at its end:\n\n{fenced(*map(str.rstrip, printed))}"
 
 
-def aws_calls(runs: pd.DataFrame) -> str:
-    """What the commands ask of AWS: this comes from the package, not from the runs."""
-    return "\n".join(sagemaker.calls_table()) + "\n"
+def aws_calls(runs: pd.DataFrame | None = None) -> str:
+    """What the commands ask of AWS, as recorded; rights and costs are the package's. No run is looked at."""
+    recorded = json.loads(CALLS_FILE.read_text(encoding="utf-8"))
+    rows = [
+        f"| {call.operation} | {call.right} | {in_short(recorded[call.operation])} | {call.cost or 'nothing'} |"
+        for call in sagemaker.CALLS
+    ]
+    return "\n".join(["| call | right | commands | what it can cost |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def in_short(commands: list[str]) -> str:
+    """Commands, those with one condition together, without those that only add options to another."""
+    words = {command: set(command.split()) for command in commands}
+    plain = [one for one in commands if not any(words[other] < words[one] for other in commands)]
+    order = ("launch", "label", "status", "endpoint", "clean", "a")
+    groups: dict[str, list[str]] = {}
+    for command in sorted(plain, key=lambda one: order.index(one.split()[0])):
+        name, *condition = re.split(" (?=with|when)", command, maxsplit=1)
+        groups.setdefault("".join(condition), []).append(name)
+    return "; ".join(f"{', '.join(names)} {condition}".strip() for condition, names in groups.items())
 
 
 def large_corpus(runs: pd.DataFrame) -> str:
