@@ -224,14 +224,11 @@ def test_a_jobs_curves_reach_a_tracking_server(tracking_server, plan, tmp_path):
     from mlflow.tracking import MlflowClient
 
     tracked = replace(with_options(plan, report_to="mlflow", controls="one"), mlflow=tracking_server)
-    metrics = sagemaker.rehearse(tracked, tmp_path / "tracked").metrics()
+    sagemaker.rehearse(tracked, tmp_path / "tracked")
     client = MlflowClient(tracking_server)
-    experiment = client.get_experiment_by_name(plan.name)
-    runs = client.search_runs([experiment.experiment_id])
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert len(runs) == 2, "control and student"
+    runs = client.search_runs([client.get_experiment_by_name(plan.name).experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2, "control and student"
     for run in runs:
-        assert run.data.metrics["epoch"] == 3
+        assert {"loss", "eval_accuracy"} <= run.data.metrics.keys()
         assert math.isfinite(run.data.metrics["loss"])
-    best = max(run.data.metrics["eval_accuracy"] for run in runs)
-    assert best >= metrics["student"]["validation_accuracy"]
+        assert run.data.metrics["epoch"] == 3
