@@ -153,6 +153,8 @@ def container_environment(request: dict, folder: Path, python: str) -> dict[str,
     (home / "sitecustomize.py").write_text(ONLY_THE_UPLOADED_CODE + isolated, encoding="utf-8")
     own = {"HOME": str(home), "PYTHONPATH": str(home), "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"}
     own |= {"PATH": f"{commands}:/usr/local/bin:/usr/bin:/bin", "TOKENIZERS_PARALLELISM": "false"}
+    # oneDNN keeps what it has prepared for each shape of a batch, 1,024 times over; this machine may be small
+    own |= {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "LRU_CACHE_CAPACITY": "16"}
     given = {key: at_home(value, folder / "ml") for key, value in request.get("Environment", {}).items()}
     kept = {key: os.environ[key] for key in KEPT if key in os.environ}
     return own | {"TRAINING_JOB_NAME": request["TrainingJobName"]} | kept | given
