@@ -10,11 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-<<<<<<< HEAD
 import urllib.error
 import urllib.request
-=======
->>>>>>> 4cea7cd (Of four machines that label, one is killed while all of them run; then all start again, as in AWS.md)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
