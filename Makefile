@@ -47,20 +47,19 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 	$(RUN) jupyter lab --notebook-dir=notebooks
 
 # A default space has 5 GB: PyTorch without CUDA and no pip cache leave two of them. Everything lies below the home
-# folder, which outlives a restart of the space. With a GPU, and more disk: make studio TORCH_INDEX=...
+# folder, which outlives a restart of the space. What was interrupted has its room already, and goes on. With a GPU, and more disk: make studio TORCH_INDEX=...
 STUDIO ?= $(HOME)/distilling
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 STUDIO_PIP := $(STUDIO)/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check
 
 studio:  ## in SageMaker Studio, in a terminal: a kernel of its own for the notebooks, on 5 GB of disk
-	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage("$(HOME)").free / 2**30; sys.exit(f"$(HOME) has {free:.1f} GB free, and 3 are needed: delete something, or give the space a larger disk") if free < 3 and not "$(wildcard $(STUDIO)/.ready)" else None'
+	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage("$(HOME)").free / 2**30; sys.exit(f"$(HOME) has {free:.1f} GB free, and 3 are needed: delete something, or give the space a larger disk") if free < 3 and not "$(wildcard $(STUDIO)/pyvenv.cfg)" else None'
 	@echo "making $(STUDIO): some minutes, 2.5 GB"
 	$(PYTHON) -m venv $(STUDIO)
 	$(STUDIO_PIP) --index-url $(TORCH_INDEX) $(shell grep ^torch== requirements.txt)
 	$(STUDIO_PIP) --requirement requirements.txt
 	$(STUDIO_PIP) --no-deps --editable .
 	$(STUDIO)/bin/python -m ipykernel install --user --name distilling --display-name "Distilling BERT"
-	@touch $(STUDIO)/.ready
 	$(STUDIO)/bin/python -m kdhelpers doctor
 	@echo 'Now open a notebook and choose the kernel "Distilling BERT", at its top right.'
 

@@ -156,3 +156,18 @@ def test_studio_gets_a_kernel_of_its_own_without_cuda_and_without_a_cache(make, 
         [*make, *home, "TORCH_INDEX=elsewhere", "studio"], capture_output=True, text=True, check=True
     )
     assert "--index-url elsewhere" in again.stdout
+
+
+def test_a_studio_set_up_that_was_interrupted_is_not_refused_for_the_room_it_has_taken(make, tmp_path):
+    started = tmp_path / "distilling" / "pyvenv.cfg"
+    for there in (False, True):
+        if there:
+            started.touch()
+        done = subprocess.run(
+            [*make, f"STUDIO={started.parent}", f"HOME={tmp_path}", "studio"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (look,) = [line for line in asked(done.stdout) if line.startswith("-c import shutil")]
+        assert (f'not "{started}"' in look) == there
