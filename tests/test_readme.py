@@ -171,6 +171,11 @@ def wanted():
     return [Requirement(line) for line in project["dependencies"]]
 
 
+def extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {Requirement(line).name for lines in project["optional-dependencies"].values() for line in lines}
+
+
 def pins():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split("==") for line in lines if not line.startswith("#"))
@@ -213,9 +218,10 @@ def third_party_imports():
 
 
 def test_every_library_that_the_package_imports_is_asked_for():
-    """In pyproject.toml; what only notebooks and AWS need, in requirements.txt."""
-    installed = metadata.packages_distributions()
+    """In pyproject.toml; what only notebooks and AWS need, in requirements.txt; what an extra brings need not be here."""
+    installed = {name: [name] for name in extras()} | dict(metadata.packages_distributions())
     known = asked_for([requirement.name for requirement in wanted()]) | (asked_for(pins()) & ONLY_SOME_NEED)
+    known |= extras()
     for name, where in dict(third_party_imports()).items():
         if name not in sys.stdlib_module_names | {"kdhelpers", "predict"}:  # predict.py travels without the package
             assert {one.lower().replace("_", "-") for one in installed[name]} & known, f"{where} imports {name}"
