@@ -65,9 +65,9 @@ def finding(name: str, good: bool, text: str, lack: str = "") -> Finding:
 
 
 def _requirements() -> list[str]:
-    """What the package asks for; in a clone that is not installed, what its pyproject.toml says."""
+    """What the package asks for, its extras apart; in a clone that is not installed, what its pyproject.toml says."""
     try:
-        return metadata.requires("kdhelpers") or []
+        return [line for line in metadata.requires("kdhelpers") or [] if "extra ==" not in line]
     except metadata.PackageNotFoundError:
         project = Path(__file__).parents[2] / "pyproject.toml"
         return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]

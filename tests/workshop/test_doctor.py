@@ -100,6 +100,12 @@ def test_a_package_of_the_wrong_version_or_none_is_named(machine, monkeypatch):
     assert "no-such-package-here is not installed" in finding.text
 
 
+def test_what_only_an_extra_asks_for_is_not_missing(machine, monkeypatch):
+    lines = ["numpy", "pandas>=2", "torch", 'no-such-package-here>=1; extra == "more"']
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+    assert found("packages").level == "ok"
+
+
 # One after the other is hidden from `import`; what is "gone" also from the list of installed packages. What has been
 # imported is put back afterwards: it could not be imported twice.
 WITHOUT = """
