@@ -218,7 +218,7 @@ def third_party_imports():
 
 
 def test_every_library_that_the_package_imports_is_asked_for():
-    """In pyproject.toml; what only notebooks and AWS need, in requirements.txt; what an extra brings need not be here."""
+    """In pyproject.toml; what only notebooks and AWS need, in requirements.txt; an extra brings its own."""
     installed = {name: [name] for name in extras()} | dict(metadata.packages_distributions())
     known = asked_for([requirement.name for requirement in wanted()]) | (asked_for(pins()) & ONLY_SOME_NEED)
     known |= extras()
