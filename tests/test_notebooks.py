@@ -23,7 +23,7 @@ LONGEST_CELL, LONGEST_LINE = 10, 92
 LONGEST_PRINTED = 100  # at 1280 pixels with the file browser open, JupyterLab breaks a line at 104, in mid-word
 MOST_WORDS = {"05_did_the_teacher_help": 1000, "05b_what_helped": 1000, "08_sagemaker": 700}
 MOST_GIB = 2  # of a kernel and what it starts: a small space in Studio has 4, and JupyterLab's server takes some
-UNDER_IT = ("05_did_the_teacher_help", "05b_what_helped", "07_smaller_and_faster", "09_your_own_data")
+UNDER_IT = ("05_did_the_teacher_help", "05b_what_helped", "07_smaller_and_faster", "08_sagemaker", "09_your_own_data")
 SECRETS_AND_PATHS = (
     r"/root/|/home/\w|/work/|/tmp/|/Users/|[A-Z]:\\\\|\b(?!123456789012)\d{12}\b|hf_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}"
 )
