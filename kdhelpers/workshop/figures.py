@@ -187,7 +187,8 @@ def accuracy_against_latency(
     x, middle = np.mean(points, axis=0)
     axis.update_datalim([(x, middle - 3), (x, middle + 3)])  # tenths of a point are noise: keep them small
     axis.margins(0.22, 0.25)
-    axis.set_xlim(limits)
+    if limits is not None:  # or else they stay the data's, which no description repeats
+        axis.set_xlim(limits)
     texts = [f"{t.name}\n{t.kind}, {t.megabytes:.0f} MB" for t in timings]
     named = [along[int(0.75 * len(along))]] if along else []
     place_labels(axis, points + named, texts + ["pair"] * len(named), along[::5])

@@ -110,7 +110,7 @@ def test_a_student_comes_from_the_cache_the_second_time_and_its_settings_are_sai
     said = capsys.readouterr().out
     monkeypatch.setattr(distillation, "train_student", lambda *_, **__: pytest.fail("trained again"))
     again = experiments.student(kit, replace(TINY, name="the same under another name"))
-    assert said.startswith(f"{TINY.name}: 8 steps on 64 rows; batch size 8, learning rate")
+    assert " ".join(said.split()).startswith(f"{TINY.name}: 8 steps on 64 rows; batch size 8, learning rate")
     assert capsys.readouterr().out.partition(": ")[2].split() == said.partition(": ")[2].split()
     # near, not equal: the two attention kernels round differently; half precision would be 100 times further off
     assert np.abs(kit.logits(first, "test") - kit.logits(again, "test")).max() < 1e-5
@@ -198,12 +198,7 @@ def test_what_is_recorded_is_what_it_was(kit):
         for seed, right in ablation.right_rows(runs, name).items():
             assert right.mean() == pytest.approx(found.set_index("seed")["test_accuracy"][seed])
     known = {one.name for group in experiments.GROUPS.values() for one in group}
-    assert set(runs["variant"]) == known | {
-        "teacher",
-        "MPNet teacher",
-        "teacher of temperature",
-        "MPNet teacher of width",
-    }
+    assert set(runs["variant"]) == known | {"teacher", "MPNet teacher", "teacher of temperature"}
     assert (runs.groupby("variant")["seed"].count() == 3).all()
     assert set(runs["group"]) == set(experiments.GROUPS) | {"teacher"}
 
