@@ -57,9 +57,7 @@ def parser() -> Parser:
     add("--label-column", default="label", help="their label column (default: label)")
     add("--label-separator", default=data.SEPARATOR, help="what separates their labels, for models of several labels")
     baseline = "also time TF-IDF and logistic regression, fitted now on the labels of these rows: a file like --rows, "
-    openvino = (
-        "also time every ONNX fp32 export in OpenVINO, as it is and in int8, whose ranges are those of these texts: "
-    )
+    openvino = "also time every ONNX fp32 export in OpenVINO, as it is and in int8, whose ranges these texts set: "
     openvino += "a file, or movie-snippets (needs pip install -e '.[openvino]')"
     add("--baseline", metavar="ROWS", help=baseline + "or movie-snippets")
     answers = "also time it fitted on a teacher's answers: a file with a column of texts and one for each class, as "
