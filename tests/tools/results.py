@@ -1,7 +1,8 @@
 """Write what the package's records say into README.md and notebooks/RESULTS.md: python -m tests.tools.results.
 
-Between `<!-- from the record: NAME -->` and `<!-- end -->` stands what the function NAME returns; a block of which
-there is no record yet stays as it is. With --check nothing is written; what differs is named, and the exit code is 1.
+Between `<!-- from the record: NAME -->` and `<!-- end -->` stands what the function NAME returns, or what a command
+printed whose record (`tests.tools.record`) has that name; a block of which there is no record yet stays as it is. With
+--check nothing is written; what differs is named, and the exit code is 1.
 """
 
 import json
@@ -14,6 +15,7 @@ from textwrap import fill
 import pandas as pd
 
 from kdhelpers import evaluation, experiments, sagemaker
+from tests.tools.record import RECORDS
 from tests.tools.record_calls import CALLS_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -162,11 +164,21 @@ MADE: dict[str, Callable[[pd.DataFrame], str]] = {
 }  # fmt: skip
 
 
+def recorded(name: str) -> str:
+    """What a command printed, with the machine and the version; empty where it has not been recorded."""
+    path = RECORDS / f"{name}.json"
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    head = f"`{record['command']}` on {record['machine']}, with version {record['version']}:"
+    return f"{head}\n\n{fenced(*record['printed'])}"
+
+
 def filled(text: str, runs: pd.DataFrame) -> str:
     """A page with every block as the record has it."""
 
     def made(block: re.Match) -> str:
-        found = MADE[block[2]](runs)
+        found = MADE[block[2]](runs) if block[2] in MADE else recorded(block[2])
         return block[1] + found + block[3] if found else block[0]
 
     return BLOCK.sub(made, text)
