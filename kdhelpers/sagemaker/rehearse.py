@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -161,9 +162,9 @@ def container_environment(request: dict, folder: Path, python: str) -> dict[str,
 
 
 def show_steps(line: str) -> None:
-    """For `say`: print how far the job is, and nothing that names a folder of this machine."""
-    if line.startswith("rows:") or ": step " in line:
-        print(line, flush=True)
+    """For `say`: print the settings of each training and how far it is, and nothing that names a folder of ours."""
+    if line.startswith("rows:") or ": step " in line or ": training for " in line:
+        print(textwrap.fill(line, 96, subsequent_indent="    "), flush=True)
 
 
 def run(folder: Path, python: str = sys.executable, say: Say = show_steps) -> Rehearsal:

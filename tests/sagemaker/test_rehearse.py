@@ -60,6 +60,14 @@ def test_a_rehearsal_fills_the_model_folder(rehearsed):
     assert not any("SM_HP" in line for line in lines), "the driver's own lines are not the reader's"
 
 
+def test_what_is_shown_of_a_job_says_with_which_settings_it_trains(capsys):
+    hidden = "Written to /opt/ml/model: metrics.json"
+    shown = ["rows: 6 labelled", "student: training for 6 steps on 6 rows; seed 42", "student: step 1 of 6, loss 0.1"]
+    for line in [*shown, hidden]:
+        sagemaker.show_steps(line)
+    assert capsys.readouterr().out.splitlines() == shown
+
+
 def test_the_log_lines_feed_the_metric_definitions(rehearsed):
     log = rehearsed[0].log.read_text()
     assert float(re.findall(METRICS["student:validation_accuracy"], log)[-1]) > 90

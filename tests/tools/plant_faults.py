@@ -131,6 +131,7 @@ FAULTS = (
             "def require_same_tokenizer(report) -> None:\n    return\n\n\ndef _unused(report) -> None:",
         ),
         ("tests/models", "tests/cli", "-k", "tokenizer or vocabular"),
+        ("01_tokenizers",),
     ),
     Fault(
         "teacher left in train mode",
