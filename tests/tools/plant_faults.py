@@ -141,6 +141,7 @@ FAULTS = (
             "teacher.to(self.args.device).train()",
         ),
         ("tests/distillation/test_trainer.py",),
+        ("04_distillation_trainer",),
     ),
     Fault(
         "a saved output altered",
