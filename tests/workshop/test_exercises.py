@@ -1,10 +1,12 @@
 """The exercises' checks: three answers, and a message of its own for each mistake that readers make."""
 
+import dataclasses
 import functools
 import re
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -205,6 +207,12 @@ def budgeted(
     return choose
 
 
+def by_table(timings, budget):
+    table = pd.DataFrame([dataclasses.asdict(one) for one in timings])
+    fast = table[table["p95_ms"] <= budget].sort_values(["accuracy", "megabytes"], ascending=[False, True])
+    return None if fast.empty else fast["name"].iloc[0]
+
+
 REPLIES = {"negative": [1, 0], "positive": [0, 1], "I cannot say": [0.5, 0.5]}
 
 
@@ -227,6 +235,7 @@ EXERCISES = {
             lambda timings, budget: next(
                 (t.name for t in sorted(timings, key=lambda t: (-t.accuracy, t.megabytes)) if t.p95_ms <= budget), None
             ),
+            by_table,
         ],
         [
             (budgeted(measure="p50_ms"), "that is p50"),
@@ -239,11 +248,17 @@ EXERCISES = {
             (budgeted(within=lambda ms, most: ms < most), "just the budget"),
             (lambda timings, budget: budgeted()(timings, budget) or "none", "None where none is fast enough"),
             (lambda timings, budget: timings[0], "return its .name"),
+            (lambda timings, budget: [t.name for t in timings if t.p95_ms <= budget], "the answer is D, not ['D']"),
             (lambda timings, budget: None, "return missing"),
         ],
     ),
     "shares": (
-        [halves(), lambda replies: halves()(replies).tolist()],
+        [
+            halves(),
+            lambda replies: halves()(replies).tolist(),
+            lambda replies: iter(halves()(replies)),
+            lambda replies: torch.tensor(halves()(replies), dtype=torch.bfloat16, requires_grad=True),
+        ],
         [
             (halves(swapped=True), "changed places"),
             (halves(unclear=[0, 0]), "sum to 1"),
@@ -254,13 +269,15 @@ EXERCISES = {
             (lambda replies: halves()(replies).argmax(-1), "it returns the shape (5,)"),
             (lambda replies: [[reply, reply] for reply in replies], "two numbers"),
             (lambda replies: halves()(replies)[::-1], "expected"),
+            (lambda replies: None, "return missing"),
         ],
     ),
     "rule": (
-        [words, lambda texts: words(texts).tolist()],
+        [words, lambda texts: words(texts).tolist(), lambda texts: iter(words(texts))],
         [
             (lambda texts: words(texts)[:, ::-1], "changed places"),
-            (lambda texts: np.full((len(texts), 2), 0.5), "on 1000 of 1000 rows it says one half"),
+            (lambda texts: np.full((len(texts), 2), 0.5), "1000 of them get one half"),
+            (lambda texts: np.tile([0, 1], (len(texts), 1)), "more than 53 % is wanted\n"),  # none is undecided
             (lambda texts: words(texts)[:, 1], "it returns the shape (1000,)"),
             (lambda texts: 100 * words(texts), "two probabilities that sum to 1"),
             (vader_shares, "that is VADER: use words of your own"),
@@ -276,6 +293,8 @@ EXERCISES = {
             ((20_500, 500), "a row without a label teaches nothing"),
             ((500, 500), "for which texts does the teacher answer?"),
             ((2_000, 20_500), "how many have a label?"),
+            ("500, 20500", "two numbers are wanted"),
+            ((500, 20_000, 20_500), "two numbers are wanted"),
             (20_500, "two numbers are wanted"),
             (("few", "many"), "a number is wanted"),
         ],
@@ -288,6 +307,8 @@ EXERCISES = {
             ("ABC", "B can do without: the column was made before"),
             ("ACD", "D can do without: a file answers for texts"),
             ("A, C and E", "E can do without"),
+            ("ACF", "there is no 'f': the letters are A, B, C, D, E"),
+            ([True, False, True, False, False], "letters are wanted"),
             ("none", "A needs"),
         ],
     ),
@@ -322,10 +343,10 @@ EXERCISES = {
             (lambda lengths, size: data.padding_share(lengths, 2), "expected"),
             (lambda *a: None, "return missing"),
             (lambda *a: 100 * data.padding_share(*a), "in percent"),
-            (last_batch(full=True), "those that are there"),
+            (last_batch(full=True), "count only those"),
             (last_batch(full=False), "counts too"),
             (mean_of_batches, "count all slots"),
-            (lambda lengths, size: lengths.sort() or data.padding_share(lengths, size), "that is"),  # of other batches
+            (lambda lengths, size: lengths.sort() or data.padding_share(lengths, size), "do not sort"),
             (0.15, "a function is wanted"),
         ],
     ),
@@ -365,6 +386,7 @@ EXERCISES = {
             lambda *given: column()(*given).tolist(),
             column(finish=lambda logits: logits.log_softmax(-1)),
             lambda *given: list(column()(*given)),
+            lambda *given: iter(column()(*given)),
         ],
         [
             (column(train=True), "eval mode"),
@@ -407,11 +429,17 @@ EXERCISES = {
             (("AE", "BDE"), "D's interval goes from -2.9 to -0.4: it leaves 0 out"),
             (("ADE", "DE"), "B's interval goes from -0.8 to +1.4: it ends below 2"),
             (("ADE", "ABDE"), "A's interval goes from +0.9 to +3.9: it reaches 2"),
+            (("ADEF", "BDE"), "there is no 'f'"),
+            ("ADE, BDE", "two strings of letters are wanted"),
         ],
     ),
     "next_step": (
-        [(3, 1, 4, 2), "3142", 3142, {"A": 3, "B": 1, "C": 4, "D": 2}, "A3 B1 C4 D2"],
         [
+            *((3, 1, 4, 2), "3142", 3142, {"B": 1, "A": 3, "C": 4, "D": 2}, "A3 B1 C4 D2"),
+            *((3.0, 1.0, 4.0, 2.0), tuple(np.array([3, 1, 4, 2])), torch.tensor([3.0, 1.0, 4.0, 2.0]), [*"3142"]),
+        ],
+        [
+            ((31, 42), "four numbers are wanted"),
             ((4, 1, 4, 2), "A is not 4. The table's row: verdict: no evidence, too few rows | label more test rows"),
             ((3, 3, 4, 2), "B is not 3. The table's row: verdict: no evidence, enough rows | ship the control"),
             ((3, 1, 1, 2), "C is not 1. The table's row: verdict: better | repeat with --seeds 3"),
@@ -429,6 +457,8 @@ EXERCISES = {
             (lambda n: least_gained(n) or n, "five rows can never"),
             (lambda n: (least_gained(n) or 0) + 1, "fewer than 30 of 44 are enough"),
             (lambda n: n, "fewer than 44 of 44"),
+            (lambda n: exact_p(n, n), "a whole number of rows is wanted, not 1.14e-13"),
+            (lambda n: float("nan"), "a whole number of rows is wanted"),
             (lambda n: None, "is a return missing?"),
             (lambda n: stats.binomtest(30, n, 0.5), "take its .pvalue"),
             (29, "a function is wanted"),
@@ -442,6 +472,8 @@ EXERCISES = {
             (15 * (1.96 / 0.01) ** 2, "15 % is 0.15"),
             ((0.15 * (1.96 / 0.01) ** 2) ** 0.5, "the root of it"),
             (0.15 / 0.01**2, "1.96 standard deviations"),
+            (0.15 * (2 / 0.01) ** 2, "not 2"),
+            (None, "that is None"),
             (1000, "too small"),
             (0.15 * (2.58 / 0.01) ** 2, "too large"),
         ],
@@ -472,7 +504,11 @@ EXERCISES = {
         ],
     ),
     "cheapest_pair": (
-        [lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.min()],
+        [
+            lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.min(),
+            lambda curve, wanted: curve.milliseconds[curve[curve.accuracy >= wanted].student_share.idxmax()],
+            lambda curve, wanted: curve.milliseconds[curve[curve.accuracy >= wanted].dollars.idxmin()],
+        ],
         [
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.max(), "slowest"),
             (lambda curve, wanted: curve.milliseconds.min(), "fastest of all"),
@@ -484,16 +520,18 @@ EXERCISES = {
     ),
     "spot_cost": (
         [0.74, 0.738],
-        [(0.74 * 1.5, "waiting for a machine is not billed"), (0.37, "30 minutes"), (7, "too large")],
+        [(0.74 * 1.5, "waiting for a machine is not billed"), (0.37, "30 minutes"), (74, "cents"), (7, "too large")],
     ),
     "still_billed": (
-        [{"b", "d"}, ["d", "b"], "bd", ("b", "d")],
+        [{"b", "d"}, ["d", "b"], "bd", ("b", "d"), {"B", "D"}, "b and d", np.array(["b", "d"])],
         [
             ({"a", "b", "d"}, "a: the machine ends"),
             ({"d"}, "b: nobody but you deletes"),
             ({"b", "c", "d"}, "c: a serverless endpoint"),
             ({"b"}, "d: an endpoint on a machine"),
             (set(), "b: nobody but you"),
+            ({"b", "d", "e"}, "there is no 'e'"),
+            (2, "letters are wanted, out of a, b, c, d"),
         ],
     ),
     "distill_command": (
