@@ -39,10 +39,12 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def in_a_sentence(error: Exception) -> str | None:
-    """What to do about a full disk or a missing library; None for anything else."""
+    """What to do about a full disk, a place that cannot be used or a missing library; None for anything else."""
     if disk_is_full(error):
         full = "the disk is full; nothing of an earlier run was touched"
         return f"{full}: make room, then repeat the command with --resume"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return f"cannot use {error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "kdhelpers").startswith("kdhelpers"):
         return f"{error.name} is not installed: python -m kdhelpers doctor says what is missing, and what to do"
     return None

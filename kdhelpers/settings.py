@@ -47,7 +47,7 @@ def _positive(value: float) -> str | None:
 
 
 def _not_negative(value: float) -> str | None:
-    return None if 0 <= value < math.inf else "must be 0 or more"
+    return None if 0 <= value < 4e9 else "must be 0 or more, and below 4,000,000,000"
 
 
 def _share(value: float) -> str | None:
@@ -96,9 +96,7 @@ class RunSettings:
     text_column: str = _option("text", "Name of the text column.")
     text_pair_column: str | None = _option(None, "Name of the column with the second text, where a row is a pair.")
     label_column: str = _option("label", "Name of the label column.")
-    label_separator: str | None = _option(
-        None, "What separates the labels of a row, e.g. '|'; '|' alone: none of them."
-    )
+    label_separator: str | None = _option(None, "Separates the labels of a row, e.g. '|'; '|' alone: none of them.")
     task: str = _option(
         "auto",
         f"One of {', '.join(TASKS)}. auto: labels that are lists, or a --label-separator: several-labels; numbers, one "
@@ -157,7 +155,7 @@ class RunSettings:
     )
     control_dropout: float | None = _option(None, "Dropout of the controls (default: --dropout).", _below_one)
     # the run
-    seed: int = _option(42, "Seed of the first run.")
+    seed: int = _option(42, "Seed of the first run.", _not_negative)
     seeds: int = _option(1, "How many runs, with seeds seed, seed + 1, ...; prints mean and spread.", _positive)
     controls: str = _option(
         "two",
@@ -176,13 +174,9 @@ class RunSettings:
         for name in OPTIONS:
             check_option(name, getattr(self, name))
         if self.hidden_states != "none" and self.dropout:
-            raise UserError(
-                "--hidden-states trains without dropout, whose noise would be imitated: leave --dropout out"
-            )
+            raise UserError("--hidden-states trains without dropout, whose noise it would imitate: leave --dropout out")
         if self.hidden_states != "none" and self.student_layers == 0:
-            raise UserError(
-                "a static student has no hidden states that could imitate a teacher's: leave one of them out"
-            )
+            raise UserError("a static student has no hidden states that could imitate a teacher's: leave one out")
         if self.needs_live_teacher and (self.ensemble or self.teacher_answers or self.controls == "all"):
             raise UserError(
                 "--live-teacher and --hidden-states need one teacher that reads every batch: "
@@ -441,9 +435,7 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
     name = str(given.get("recipe", "movie-snippets"))
     if name not in RECIPES:
         near = nearest(name, RECIPES)
-        raise UserError(
-            f"no recipe {name!r}: " + (f"did you mean {near}?" if near else f"there are {', '.join(RECIPES)}")
-        )
+        raise UserError(f"no recipe {name!r}: " + (f"did you mean {near}?" if near else f"one of {', '.join(RECIPES)}"))
     values = dict(RECIPES[name])
     if "teacher" in given and "teacher_answers" in given:
         raise UserError("give --teacher or --teacher-answers, not both")

@@ -118,6 +118,8 @@ def locked(output: Path) -> Iterator[None]:
 
 def require_free(output: Path, overwrite: bool) -> None:
     """Raise UserError where `output` holds a run that may not be replaced, or files that are no run's."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is no folder: choose another --output")
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not (output / "metrics.json").is_file():

@@ -126,9 +126,7 @@ def with_openvino(
             others = deployment.openvino_runners(folders[runner.name], texts, options.threads, runner.name)
             found += [(other, rows) for other in others]
     if len(found) == len(loaded):
-        raise UserError(
-            "--openvino reads ONNX fp32 exports, and none is here: export RUN --format onnx --output RUN/onnx"
-        )
+        raise UserError("--openvino reads fp32 exports, and none is here: export RUN --format onnx --output RUN/onnx")
     return found
 
 

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import timeit
 from argparse import SUPPRESS, Namespace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ OWN: dict[str, dict[str, dict]] = {
     "rehearse": {
         "--folder": {"help": "a new one (default: below the folder for temporary files)"},
         "--image-versions": {"nargs": "?", "const": "current", "choices": list(sagemaker.IMAGE_VERSIONS),
-                             "help": "with the library versions of the training image, or of the next one"},
+                             "help": "with the training image's versions, or the next one's, but with your torch"},
     },
     "rights": {"--output": {"default": "sagemaker-rights", "help": "folder (default: %(default)s)"}},
     "launch": {
@@ -51,7 +52,7 @@ OWN: dict[str, dict[str, dict]] = {
     },
     "label": {"--yes": YES, "--follow": FOLLOW},
     "status": {"job": {"metavar": "JOB"}, "--follow": FOLLOW, "--output": HOME,
-               "--price": {"type": float, "help": "USD an hour of the machine"}},
+               "--price": {"help": "USD an hour of the machine"}},
     "endpoint": {"model": {"help": "the output folder of a run, or of an export"}, "--yes": YES,
                  "--instance": {"help": "a machine that stands until it is deleted (default: serverless)"},
                  "--text": {"nargs": "+", "default": ["A wonderful film."]}},
@@ -84,8 +85,8 @@ def _parser(command: str) -> Parser:
 
 def _pairs(given: list[str], what: str) -> dict[str, str]:
     pairs = dict(one.partition("=")[::2] for one in given)
-    if not all((*pairs, *pairs.values())):
-        raise UserError(f"{what} is NAME=VALUE, e.g. --tag team=search, not {' '.join(given)}")
+    if len(pairs) < len(given) or not all((*pairs, *pairs.values())):
+        raise UserError(f"{what} is NAME=VALUE, e.g. --tag team=search, and each once, not {' '.join(given)}")
     return pairs
 
 
@@ -125,23 +126,22 @@ def _rehearse(plan: JobPlan, options: Namespace) -> list[str]:
 
 def _rights(options: Namespace) -> list[str]:
     plan, folder = _planned(options, {}), Path(options.output)
-    lines = sagemaker.write_rights(folder, plan)
-    return [
-        f"# three policies are in {folder}: read them, then run what follows, or hand it to your administrator",
-        *lines,
-    ]
+    told = f"# three policies are in {folder}: read them, then run what follows, or hand it to your administrator"
+    return [told, *sagemaker.write_rights(folder, plan)]
 
 
 def _go_on(options: Namespace) -> list[str]:
     free = ("region", "max_minutes", "price")
     fields = [field.name for field in dataclasses.fields(JobPlan) if field.name not in free]
-    given = [dashed(name) for name in fields if getattr(options, name, None) is not None]
+    given = [dashed(name) for name in ("tag", "env", *fields) if getattr(options, name, None) not in (None, [])]
     if given:
         raise UserError(f"--from JOB goes on with the plan of that job: leave out {', '.join(given)}")
-    region = sagemaker.find_region(options.region)
+    region, price = sagemaker.find_region(options.region), JobPlan(price=options.price).sound().price
     minutes = None if options.max_minutes is None else JobPlan(max_minutes=options.max_minutes).max_minutes
+    if options.output:
+        require_free(Path(options.output), overwrite=False)
     request = sagemaker.again(options.job, region, minutes)
-    plan = sagemaker.resumed(request, options.price)
+    plan = sagemaker.resumed(request, price)
     what = f"{plan.instances} x {plan.instance}, stopped after {plan.max_minutes} minutes"
     print(f"goes on with {options.job}: {what}", *sagemaker.cost_lines(plan), sep="\n", flush=True)
     if not options.yes:
@@ -174,11 +174,11 @@ def _launch(plan: JobPlan, options: Namespace) -> list[str]:
 
 
 def _status(options: Namespace) -> list[str]:
-    region = sagemaker.find_region(options.region)
+    region, price = sagemaker.find_region(options.region), JobPlan(price=options.price).sound().price
     if options.output:
         require_free(Path(options.output), overwrite=False)
     found = (sagemaker.follow if options.follow else sagemaker.describe)(options.job, region)
-    lines = sagemaker.status_lines(found, options.price)
+    lines = sagemaker.status_lines(found, price)
     if options.output:
         lines.append(f"brought home to {sagemaker.bring_home(found, options.output, region)}")
     return lines
@@ -210,11 +210,9 @@ def _clean(options: Namespace) -> list[str]:
     everyone = options.everyone or options.everybody
     found = everything if everyone else sagemaker.mine(everything, region, me)
     if options.names:
-        missing = sorted(set(options.names) - {item.name for item in found})
+        missing = ", ".join(sorted(set(options.names) - {item.name for item in found}))
         if missing:
-            raise UserError(
-                f"nothing of {me} is called {', '.join(missing)}; without a name, clean lists what there is"
-            )
+            raise UserError(f"nothing of {me} is called {missing}; without a name, clean lists what there is")
         found = [item for item in found if item.name in options.names]
     if options.yes:
         sagemaker.clean(found, region)
@@ -240,6 +238,15 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 
 
+def _require_values(given: list[str]) -> None:
+    """Raise UserError for an empty value, which mostly is a variable that is not set, and for an option given twice."""
+    names = [part.partition("=")[0] for part in given if part.startswith("--")]
+    twice = [name for name in names if names.count(name) > 1 and name not in ("--tag", "--env", "--teacher")]
+    empty = [name for name, value in pairwise(["the name", *given]) if not value]
+    for name in (*twice, *empty):
+        raise UserError(f"{name} is given twice" if twice else f"{name} is empty: leave it out, or fill it in")
+
+
 def main(argv: list[str]) -> None:
     """Run one command. Raises UserError."""
     if not argv or argv[0] in ("-h", "--help"):
@@ -251,12 +258,13 @@ def main(argv: list[str]) -> None:
         raise UserError(f"no command sagemaker {command}: " + (f"did you mean {near}?" if near else ", ".join(OWN)))
     sagemaker.require_sdk()
     parser = _parser(command)
+    _require_values(rest)
     if command in OTHERS:
         print(*OTHERS[command](parser.parse_args(rest)), sep="\n")
         return
     options, unknown = parser.parse_known_args(rest)
     hyperparameters = read_options(unknown)
-    if command == "launch" and options.job:
+    if command == "launch" and options.job is not None:
         settings_from(hyperparameters)  # what is misspelt is said first
         if hyperparameters:
             raise UserError(f"--from JOB goes on with what it was sent: leave out --{', --'.join(hyperparameters)}")

@@ -41,9 +41,8 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None, task:
     if own:
         rows = own()
         if settings.task not in ("auto", rows.task) or settings.text_pair_column or settings.label_separator:
-            raise UserError(
-                f"--task, --text-pair-column and --label-separator are for other rows: these are {rows.task}"
-            )
+            told = f"these are {rows.task}"
+            raise UserError(f"--task, --text-pair-column and --label-separator are for other rows: {told}")
     else:
         rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
         rows = coded(rows, settings, label_names or [], task)

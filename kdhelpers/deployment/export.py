@@ -152,9 +152,7 @@ def teacher_folder(run: str) -> str:
         raise UserError(f"--teacher wants the folder of a run whose teacher is a model, not {run}")
     several = run_metrics(Path(run).expanduser())["teacher"].get("models", [])
     if len(several) > 1:
-        raise UserError(
-            f"this run's teacher is the mean of {len(several)} models: export one by its folder, {several[0]}"
-        )
+        raise UserError(f"the run's teacher is the mean of {len(several)} models: export one by folder: {several[0]}")
     return found
 
 

@@ -39,9 +39,7 @@ class Runner:
 
     def logits(self, texts: list, batch_size: int = 64) -> np.ndarray:
         """Float32 [texts, classes], in the texts' own order; texts of like length are read together."""
-        order = np.argsort(
-            [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts], kind="stable"
-        )
+        order = np.argsort([len(one) if isinstance(one, str) else sum(map(len, one)) for one in texts], kind="stable")
         starts = range(0, len(texts), batch_size)
         batches = [[texts[i] for i in order[start : start + batch_size]] for start in starts]
         return np.concatenate([self.run(self.encode(batch)) for batch in batches])[np.argsort(order)]

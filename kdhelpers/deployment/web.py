@@ -187,9 +187,7 @@ def _write_pages(folder: Path, card: dict, libraries: list[Path]) -> None:
         for (package, path, integrity), name in ((library, library.name) for library in LIBRARIES)
     }
     page = TEMPLATE.read_text(encoding="utf-8")
-    script, style = (
-        _sri(re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)[0].encode()) for tag in ("script", "style")
-    )
+    script, style = (_sri(re.findall(f"<{tag}>(.*?)</{tag}>", page, re.S)[0].encode()) for tag in ("script", "style"))
     policy = (
         f"default-src 'none'; script-src '{script}' 'wasm-unsafe-eval' blob:; style-src '{style}'; img-src data:; "
         f"connect-src 'self' blob:{'' if libraries else ' ' + CDN}; base-uri 'none'; form-action 'none'"

@@ -49,9 +49,7 @@ def soft_target_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor,
 def _check_answers(student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> None:
     ours, theirs = tuple(student_logits.shape), tuple(teacher_logits.shape)
     if ours != theirs:
-        raise UserError(
-            f"student logits have shape {ours}, teacher logits {theirs}: give both the same rows and classes"
-        )
+        raise UserError(f"student logits have shape {ours}, teacher's {theirs}: give both the same rows and classes")
     if not torch.isfinite(teacher_logits).all():
         raise UserError("teacher logits hold NaN or infinite values: the teacher (or its cache) is broken")
 

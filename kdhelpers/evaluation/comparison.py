@@ -271,9 +271,7 @@ def score_table(scores: dict[str, dict]) -> pd.DataFrame:
     """Scores as `score` returns them, written as text: a row a model, a column a score."""
     shown = {key: column for key, column in COLUMNS.items() if any(key in values for values in scores.values())}
     rows = {
-        name: {
-            heading: "" if values.get(key) is None else write(values[key]) for key, (heading, write) in shown.items()
-        }
+        name: {title: "" if values.get(key) is None else write(values[key]) for key, (title, write) in shown.items()}
         for name, values in scores.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -70,9 +70,7 @@ def result_table(metrics: dict) -> str:
         name: {key: f"{model[key]:,}" if model.get(key) else "" for key in ("parameters", "layers")}
         for name, model in models.items()
     }
-    scores = {
-        name: {key.removeprefix("test_"): value for key, value in model.items()} for name, model in models.items()
-    }
+    scores = {name: {key.removeprefix("test_"): value for key, value in one.items()} for name, one in models.items()}
     table = pd.DataFrame.from_dict(size, orient="index").join(score_table(scores))
     table["training"] = [f"{model['train_seconds']:.0f} s" for model in models.values()]
     table["learnt from"] = [seen.get(name, labels) for name in models]
@@ -101,9 +99,7 @@ def verdict_lines(metrics: dict) -> list[str]:
     lines = [fill(f"Verdict: {metrics['verdict']['text'] if 'verdict' in metrics else NO_CONTROL}.", 100)]
     if "verdict" in metrics and "runs" not in metrics:
         lines.append(ABOUT)
-    return lines + [
-        fill(f"{title}: {metrics[kind]['text']}.", 100) for kind, title in BESIDE.items() if kind in metrics
-    ]
+    return lines + [fill(f"{title}: {metrics[key]['text']}.", 100) for key, title in BESIDE.items() if key in metrics]
 
 
 def _share_line(share: float, measure: Measure) -> str:

@@ -16,11 +16,10 @@ from typing import Any
 
 from kdhelpers.errors import UserError
 from kdhelpers.sagemaker import sdk
-from kdhelpers.sagemaker.plan import RESERVED_ROLE, JobPlan, bucket_lines, channels, quota_kinds, within_limit
+from kdhelpers.sagemaker.plan import RESERVED_ROLE, JobPlan, bucket_lines, channels, quota_kinds
 from kdhelpers.sagemaker.sdk import aws_errors, explain
 from kdhelpers.storage import require_free, write_file
 
-REGION = r"[a-z]{2,4}(-[a-z]+)+-\d+"
 TOO_SHORT = {"MaxRuntimeExceeded": "--max-minutes", "MaxWaitTimeExceeded": "--max-wait-minutes"}
 
 
@@ -38,12 +37,10 @@ def find_region(given: str | None = None, offline: bool = False) -> str:
     """
     try:
         with aws_errors():
-            found = given or boto_session(None).region_name or JobPlan().region
-        if given or re.fullmatch(REGION, found):
-            return found
-        raise UserError(f"{found} is no region: check AWS_DEFAULT_REGION, or give --region")
+            found = boto_session(None).region_name or JobPlan().region if given is None else given
+        return JobPlan(region=found).sound().region
     except UserError as error:
-        if not offline:
+        if given is not None or not offline:
             raise
         print(f"note: the region is {JobPlan().region}, for want of a better one: {error}", flush=True)
     return JobPlan().region
@@ -57,7 +54,7 @@ def find_role(plan: JobPlan, session: Any) -> str:
     with contextlib.suppress(ValueError):
         role = role or get_execution_role(sagemaker_session=session)
     if role and not re.search(RESERVED_ROLE, role):
-        return role
+        return str(JobPlan(role=role).sound().role)
     raise UserError(
         "the job needs a role that SageMaker may assume: give its ARN with --role, or in KD_ROLE_ARN; "
         "python -m kdhelpers sagemaker rights makes one"
@@ -124,9 +121,13 @@ def launch(plan: JobPlan) -> str:
                 f"{plan.instances}: ask for more under Service Quotas, Amazon SageMaker, or take another --instance"
             )
     channels(plan, fetch=True)  # here, where it can say that it downloads
-    with sdk.quiet_sdk(), sdk.code_folder() as code:
-        trainer, inputs = sdk.build_trainer(plan, session, code)
-        trainer.train(input_data_config=inputs, wait=False, logs=False)
+    try:
+        with sdk.quiet_sdk(), sdk.code_folder() as code:
+            trainer, inputs = sdk.build_trainer(plan, session, code)
+            trainer.train(input_data_config=inputs, wait=False, logs=False)
+    except KeyboardInterrupt as error:  # it may have come when AWS had made the job, and not said its name
+        look = f"python -m kdhelpers sagemaker clean --region {plan.region}"
+        raise UserError(f"stopped; if the job runs already, it is billed: {look} lists it") from error
     return trainer._latest_training_job.training_job_name
 
 
@@ -138,7 +139,7 @@ def again(job: str, region: str | None = None, max_minutes: int | None = None) -
     come to its end, has kept no checkpoints, or is gone on with already, and for a limit that AWS would not take.
     """
     if max_minutes is not None:
-        within_limit(max_minutes)
+        JobPlan(max_minutes=max_minutes).sound()
     client, old = boto_session(region).client("sagemaker"), describe(job, region)
     if old["TrainingJobStatus"] not in ("Stopped", "Failed"):
         raise UserError(f"{job} is {old['TrainingJobStatus']}: only a stopped or failed job can go on")
@@ -187,6 +188,8 @@ def go_on(request: dict, region: str | None = None) -> str:
 @aws_errors()
 def describe(job: str, region: str | None = None) -> dict:
     """What AWS knows of a job, and its tags under "Tags". Raises UserError."""
+    if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", job):
+        raise UserError(f"{job!r} is no job's name: the launch said it, and clean lists what runs")
     client = boto_session(region).client("sagemaker")
     found = client.describe_training_job(TrainingJobName=job)
     return found | {"Tags": tags_of(client, found["TrainingJobArn"])}

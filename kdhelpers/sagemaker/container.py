@@ -97,9 +97,8 @@ def _distil(settings: "RunSettings", environment: Mapping[str, str]) -> None:
     settings = dataclasses.replace(settings, output=output, checkpoints=None, resume=unfinished.is_file())
     with runtime.first_process_first():
         # S3 was sent file by file: an interruption at the very end leaves a part of a finished run beside the other
-        if unfinished.is_file() and not (
-            (output / "metrics.json").is_file() and any(output.glob("student/*.safetensors"))
-        ):
+        whole = (output / "metrics.json").is_file() and any(output.glob("student/*.safetensors"))
+        if unfinished.is_file() and not whole:
             shutil.rmtree(output, ignore_errors=True)
         os.environ["KD_HOME"] = str(prepare_cache(output.parent, environment))
     if "SM_CHANNEL_LOGITS" in environment:

@@ -24,8 +24,8 @@ MEMORY_MB = 3072  # a PyTorch student's worker takes 0.8 GiB; more memory is mor
 
 def endpoint_lines(plan: JobPlan, instance: str | None = None) -> list[str]:
     """What an endpoint will be and cost, before there is one. Raises UserError for one that makes no sense."""
-    if plan.price is not None and (plan.price <= 0 or instance is None):
-        raise UserError("--price: more than 0, of the machine that --instance names: a serverless endpoint has none")
+    if plan.sound().price is not None and instance is None:
+        raise UserError("--price is of the machine that --instance names: a serverless endpoint has none")
     if instance is None:
         if plan.subnets or plan.network_isolation:
             raise UserError("a serverless endpoint has no VPC and no isolation: name a machine, --instance ml.m5.large")
@@ -36,6 +36,8 @@ def endpoint_lines(plan: JobPlan, instance: str | None = None) -> list[str]:
         ]
     if instance.removeprefix("ml.").startswith(("g", "p", "inf", "trn")):
         raise UserError(f"{instance}: the student answers on the processor, and a GPU would idle: leave --instance out")
+    for problem in sdk.machine_problems(instance, "ProductionVariantInstanceType"):
+        raise UserError(problem)
     price = HOSTING.get(instance) if plan.price is None else plan.price
     said = f"about {price:.2f} USD an hour" if price is not None else "not known (not in the table: give --price),"
     return [
@@ -78,10 +80,11 @@ def endpoint(model: Path, plan: JobPlan, instance: str | None = None) -> Iterato
     """
     endpoint_lines(plan, instance)
     if (plan.network_isolation or plan.subnets) and Path(model, "model.onnx").is_file():
-        raise UserError(
-            f"{model} needs onnxruntime, which its container fetches: without a network deploy the run itself"
-        )
-    with aws_errors():
+        raise UserError(f"{model} needs onnxruntime, which its container fetches: without a network deploy the run")
+    from botocore.exceptions import ClientError
+
+    with tempfile.TemporaryDirectory() as place, aws_errors():
+        packed = str(pack(model, Path(place)))
         plan, session = located(plan)
         client = session.boto_session.client("sagemaker")
         runtime = session.boto_session.client("sagemaker-runtime")
@@ -95,10 +98,14 @@ def endpoint(model: Path, plan: JobPlan, instance: str | None = None) -> Iterato
 
         made: list[tuple[str, str]] = []
         try:
-            archive = _upload(model, session.boto_session, plan, folder)
+            archive = _upload(packed, session.boto_session, plan, folder)
             for kind, request in _requests(plan, instance, name, archive, session).items():
-                getattr(client, f"create_{kind}")(**request)
-                made.insert(0, (kind, name))
+                made.insert(0, (kind, name))  # before: Ctrl-C may come when AWS has made it, and not yet said so
+                try:
+                    getattr(client, f"create_{kind}")(**request)
+                except ClientError:
+                    del made[0]
+                    raise
             _wait(client, name)
             yield ask
         finally:
@@ -108,11 +115,9 @@ def endpoint(model: Path, plan: JobPlan, instance: str | None = None) -> Iterato
                 delete_folder(session.boto_session, f"s3://{plan.bucket}/{folder}/")
 
 
-def _upload(model: Path, session: Any, plan: JobPlan, folder: str) -> str:
+def _upload(archive: str, session: Any, plan: JobPlan, folder: str) -> str:
     more = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": plan.kms_key} if plan.kms_key else {}
-    with tempfile.TemporaryDirectory() as place:
-        archive = str(pack(model, Path(place)))
-        session.client("s3").upload_file(archive, plan.bucket, f"{folder}/model.tar.gz", ExtraArgs=more)
+    session.client("s3").upload_file(archive, plan.bucket, f"{folder}/model.tar.gz", ExtraArgs=more)
     return f"s3://{plan.bucket}/{folder}/model.tar.gz"
 
 
@@ -126,7 +131,7 @@ def _requests(plan: JobPlan, instance: str | None, name: str, archive: str, sess
         "ExecutionRoleArn": plan.role,
         "PrimaryContainer": {"Image": image, "ModelDataUrl": archive},
     }
-    place = sdk.vpc(plan, ours)
+    place = plan.vpc or ours.get("VpcConfig")
     if place and instance:  # a serverless endpoint has none
         model["VpcConfig"] = place
     if instance and (plan.network_isolation or ours.get("EnableNetworkIsolation")):

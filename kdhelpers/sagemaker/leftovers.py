@@ -1,6 +1,7 @@
 """What this project has left in an account: whose it is, what it costs, and how it goes."""
 
 import contextlib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -48,10 +49,8 @@ def leftovers(region: str | None = None, files: bool = False) -> list[Leftover]:
     """
     session = cloud.boto_session(region)
     client = session.client("sagemaker")
-    running, warm = (
-        _jobs(client, StatusEquals=("InProgress", "Stopping")),
-        _jobs(client, WarmPoolStatusEquals=("Available",)),
-    )
+    running = _jobs(client, StatusEquals=("InProgress", "Stopping"))
+    warm = _jobs(client, WarmPoolStatusEquals=("Available",))
     tagged = _tagged(session)
     _add_what_runs(client, tagged, running)
     found: list[Leftover] = []
@@ -262,9 +261,9 @@ def _delete(client: Any, kind: str, name: str) -> str | None:
                 getattr(client, f"{verb}_{kind}")(**{f"{KINDS[kind]}Name": name})
             return None
         except (ClientError, BotoCoreError) as error:
-            if "ould not find" in str(error):
-                return None
             problem = str(error)
+            if re.search("ould not find|not found|job is in status", problem):  # gone, or over, meanwhile
+                return None
         if kind != "endpoint" or "progress" not in problem:
             break
         print(f"{name} is still being made, and can be deleted only then: waiting, some minutes", flush=True)

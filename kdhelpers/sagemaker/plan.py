@@ -18,6 +18,7 @@ from kdhelpers.settings import FILES, OTHER_NAMES, ROW_FILES, dashed, read_value
 from kdhelpers.storage import cache_home
 
 PROJECT_TAG = ("project", "distilling-bert")
+OUR_TAGS = ("project", "owner", "continues")  # for AWS's rules capitals are the same
 CHECKPOINTS = "/opt/ml/checkpoints"
 INPUTS = "/opt/ml/input/data"
 
@@ -37,7 +38,12 @@ ROLE_ARN = r"arn:aws[a-z\-]*:iam::\d{12}:role/[a-zA-Z_0-9+=,.@\-_/]+"
 RESERVED_ROLE = r"/aws-reserved/|role/AWSReservedSSO_"
 TRACKING_SERVER = r"arn:aws[a-z\-]*:sagemaker:[a-z0-9\-]+:\d{12}:mlflow-(app|tracking-server)/[\w\-]+|https?://\S+"
 LONGEST = 28 * 24 * 60  # minutes
-LIMITS = f"AWS takes 1 to {LONGEST}"
+REGION = r"[a-z]{2,4}(-[a-z]+)+-\d+"
+BUCKET = r"(?!(\d+\.){3}\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+RANGES = {  # the least and the most that can be given; of machines and prices that is our guess
+    "shard_rows": (1, 10**9), "max_minutes": (1, LONGEST), "max_wait_minutes": (1, LONGEST), "volume_gb": (1, 16384),
+    "keep_alive_minutes": (0, 360), "instances": (1, 1000), "price": (0.01, 10_000),
+}  # fmt: skip
 STAGES = ("distill", "label")
 GPU_ONLY = ("tf32", "deepspeed", "fsdp", "fsdp_config")  # transformers refuses them on the reader's processor
 LOOKED_AT = 1000  # so many rows are tokenised by a check: enough for what can be wrong
@@ -93,6 +99,13 @@ class JobPlan:
             if value is not None and name not in ("hyperparameters", "tags", "environment"):
                 object.__setattr__(self, name, read_value(name, value, kind))
 
+    def sound(self) -> "JobPlan":
+        """The plan, for a command that uses some of its options. Raises UserError where one of these cannot be."""
+        problems = [*_text_problems(self), *_account_problems(self)]
+        if problems:
+            raise UserError("; also: ".join(problems))
+        return self
+
     @property
     def process_count(self) -> int:
         """The processes that the job starts: those that are asked for, else one a GPU."""
@@ -117,6 +130,12 @@ class JobPlan:
     def all_tags(self) -> dict[str, str]:
         """The plan's own tags and the project's, by which `clean` finds what is left."""
         return self.tags | dict([PROJECT_TAG])
+
+    @property
+    def vpc(self) -> dict[str, list[str]]:
+        """The plan's own network, as AWS names its parts; {} for none."""
+        both = {"Subnets": self.subnets, "SecurityGroupIds": self.security_groups}
+        return {name: listed(text) for name, text in both.items() if text}
 
     @property
     def hourly_price(self) -> float | None:
@@ -169,6 +188,8 @@ def _input(name: str, value: str, fetch: bool) -> Path | str | None:
     if name in FILES and not value.lower().endswith(endings):
         raise UserError(f"{dashed(name)} {value}: rows are a file whose name ends in {' or '.join(endings)}")
     if value.startswith("s3://"):
+        if not re.fullmatch("s3://[a-z0-9][a-z0-9.-]*" + ("/.+" if name in FILES else "(/.*)?"), value):
+            raise UserError(f"{dashed(name)} {value}: an address is s3://, a bucket's name, and a place in it")
         return value
     place = Path(value if name in (*FILES, "logits") else models.locate(value)).expanduser()
     if name in FILES and not place.is_file():
@@ -301,12 +322,13 @@ def _text_problems(plan: JobPlan) -> list[str]:
         if "'" in f"{name}{value}" or len(str(value)) > 2500:
             problems.append(f"hyperparameter {name} has a single quote, which the SDK cannot pass on, or is too long")
     for name, value in plan.tags.items():
-        if name.lower().startswith("aws:") or (name.lower() == PROJECT_TAG[0] and (name, value) != PROJECT_TAG):
+        ours = name.lower() in OUR_TAGS and name != "owner" and (name, value) != PROJECT_TAG
+        if ours or name.lower().startswith("aws:"):
             problems.append(f"tag {name} is AWS's or this project's own: choose another name")
         if not re.fullmatch(r"[\w .:/=+@-]{1,128}", name) or not re.fullmatch(r"[\w .:/=+@-]{0,256}", value):
             problems.append(f"tag {name} is too long, or has letters that AWS does not take")
     for name in plan.environment:
-        if not re.fullmatch(r"[A-Za-z_]\w{0,511}", name) or name.startswith("KD_") or "'" in plan.environment[name]:
+        if not re.fullmatch(r"(?a)[A-Za-z_]\w{0,511}", name) or name.startswith("KD_") or "'" in plan.environment[name]:
             problems.append(f"environment {name} is the job's own, or no name, or has a quote in its value")
     for name, value in [*plan.hyperparameters.items(), *plan.tags.items(), *plan.environment.items()]:
         if SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
@@ -320,15 +342,11 @@ def _machine_problems(plan: JobPlan) -> list[str]:
     wrong = {
         f"--stage {plan.stage}: it is one of {', '.join(STAGES)}": plan.stage not in STAGES,
         f"--instances {plan.instances}: a job that trains has one machine; more than one is for --stage label":
-            plan.instances < 1 or (plan.instances > 1 and plan.stage != "label"),
+            plan.instances > 1 and plan.stage != "label",
         f"{plan.instance} has {has} GPUs, and a label job uses one of each machine: take more machines with one GPU":
             plan.stage == "label" and has not in (None, 1),
-        f"--shard-rows {plan.shard_rows}: it is 1 or more": plan.shard_rows < 1,
-        f"--max-minutes {plan.max_minutes}: {LIMITS}": not 1 <= plan.max_minutes <= LONGEST,
-        f"--keep-alive-minutes {plan.keep_alive_minutes}: AWS takes 0 to 360, and none with --spot":
-            not 0 <= plan.keep_alive_minutes <= (0 if plan.spot else 360),
-        f"--volume-gb {plan.volume_gb}: AWS takes 1 to 16384": not 1 <= plan.volume_gb <= 16384,
-        f"--price {plan.price}: it is more than 0": plan.price is not None and plan.price <= 0,
+        f"--keep-alive-minutes {plan.keep_alive_minutes}: AWS takes none with --spot":
+            plan.spot and plan.keep_alive_minutes > 0,
         f"{plan.instance} has a GPU that the image's CUDA 13 has dropped: take one of {', '.join(PRICES)}": dropped,
         f"--processes {plan.processes}, and {plan.instance} has {has} GPU(s): one process a GPU; leave --processes out":
             plan.processes is not None and (plan.processes < 1 or has not in (None, plan.processes)),
@@ -341,13 +359,16 @@ def _machine_problems(plan: JobPlan) -> list[str]:
     return [sentence for sentence, is_so in wrong.items() if is_so]
 
 
-def within_limit(max_minutes: int) -> None:
-    """Raise UserError for a time limit that AWS does not take."""
-    if not 1 <= max_minutes <= LONGEST:
-        raise UserError(f"--max-minutes {max_minutes}: {LIMITS}")
-
-
 def _account_problems(plan: JobPlan) -> list[str]:
+    given = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    found = [f"{dashed(name)} is empty: leave it out, or fill it in" for name, value in given.items() if value == ""]
+    for name, (least, most) in RANGES.items():
+        if given[name] is not None and not least <= given[name] <= most:
+            found.append(f"{dashed(name)} {given[name]}: it can be {least} to {most}")
+    return found or _name_problems(plan)
+
+
+def _name_problems(plan: JobPlan) -> list[str]:
     groups = {"subnet": plan.subnets, "sg": plan.security_groups}
     wrong = {
         f"the job's name {plan.name!r} may have small letters, digits and hyphens, 42 at most: the time is added to it":
@@ -356,8 +377,12 @@ def _account_problems(plan: JobPlan) -> list[str]:
             plan.role is not None and not re.fullmatch(ROLE_ARN, plan.role),
         f"{plan.role} is for signing in by SSO, and SageMaker may not use it: sagemaker rights makes another":
             plan.role is not None and bool(re.search(RESERVED_ROLE, plan.role)),
+        f"--kms-key {plan.kms_key}: it is an id, an ARN or alias/NAME":
+            plan.kms_key is not None and not re.fullmatch(r"[\w:/-]+", plan.kms_key, re.ASCII),
         f"{plan.bucket!r} is no bucket's name: give it without s3://, in small letters, digits, dots and hyphens":
-            plan.bucket is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", plan.bucket),
+            plan.bucket is not None and not re.fullmatch(BUCKET, plan.bucket),
+        f"{plan.region!r} is no region such as us-east-1: check --region and AWS_DEFAULT_REGION":
+            not re.fullmatch(REGION, plan.region),
         "--subnets and --security-groups go together, e.g. subnet-0a1b2c3d and sg-0a1b2c3d":
             (plan.subnets is None) != (plan.security_groups is None)
             or any(not re.fullmatch(rf"{kind}-[0-9a-f]+", part)

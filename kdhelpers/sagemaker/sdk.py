@@ -5,6 +5,7 @@ It is imported inside functions: that takes seconds, and not everybody has it.
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import logging
 import os
@@ -21,17 +22,7 @@ from unittest import mock
 import yaml
 
 from kdhelpers.errors import UserError
-from kdhelpers.sagemaker.plan import (
-    CHECKPOINTS,
-    PRICES,
-    JobPlan,
-    channels,
-    container_hyperparameters,
-    downloads,
-    gpus,
-    listed,
-    plan_problems,
-)
+from kdhelpers.sagemaker.plan import JobPlan, channels, container_hyperparameters, downloads, gpus, plan_problems
 
 # Which images we mean, and by which older sister SDK 3.7, which does not know them yet, finds their registry.
 TRAINING_TAG = "2.9.0-transformers5.3.0-gpu-py312-cu130-ubuntu22.04"
@@ -67,6 +58,9 @@ SAYINGS = {
         r"^(301|404|NoSuchBucket|PermanentRedirect|IllegalLocation|AuthorizationHeader)|bucket is in this region",
     "AWS has no such machine free at the moment: try later, another --instance, or another --region":
         r"[Cc]apacity",
+    "nothing of this name is there: check the name and --region": r"^Valid\w+: .*([Cc]ould not find|not found)",
+    "AWS cannot be reached: check the network and --region": r"^(\w+Connection|\w+Timeout|SSL)Error",
+    "AWS was asked too often: repeat the command in a while": r"^(Throttl|TooManyRequests|RequestLimit|SlowDown)",
 }  # fmt: skip
 
 
@@ -124,7 +118,7 @@ def image_address(scope: str, region: str, instance: str) -> str:
     try:
         address = look_up(version, torch)
     except (KeyError, ValueError) as error:
-        hint = f"a machine with a GPU ({', '.join(PRICES)})" if scope == "training" else "ml.m5.large"
+        hint = "a machine with a GPU, such as ml.g5.xlarge" if scope == "training" else "ml.m5.large"
         elsewhere = "" if region == "us-east-1" else ", or region us-east-1"
         raise UserError(f"no {scope} image for {instance} in {region}: take {hint}{elsewhere}") from error
     if scope == "training":
@@ -159,13 +153,6 @@ def defaults(session: Any, section: str = "TrainingJob") -> dict:
     return (session.sagemaker_config or {}).get("SageMaker", {}).get(section) or {}
 
 
-def vpc(plan: JobPlan, theirs: dict) -> dict[str, list[str]]:
-    """Subnets and SecurityGroupIds: the plan's, else those of an administrator's section `theirs`; {} for none."""
-    if plan.subnets and plan.security_groups:
-        return {"Subnets": listed(plan.subnets), "SecurityGroupIds": listed(plan.security_groups)}
-    return theirs.get("VpcConfig", {})
-
-
 def default_tags(session: Any) -> dict[str, str]:
     """The tags that an administrator wants on training jobs, and that we put on all that we make."""
     return {tag["Key"]: tag["Value"] for tag in defaults(session).get("Tags", [])}
@@ -184,7 +171,7 @@ def build_trainer(plan: JobPlan, session: Any, code: Path, fetch: bool = True) -
     if plan.mlflow:
         Path(code, "requirements.txt").write_text(MLFLOW_REQUIREMENTS, encoding="utf-8")
         source["requirements"] = "requirements.txt"
-    own = _from_the_account(plan, session)
+    own, given = _from_the_account(plan, session), container_hyperparameters(plan)
     trainer = ModelTrainer(
         sagemaker_session=session,
         role=plan.role,
@@ -196,9 +183,9 @@ def build_trainer(plan: JobPlan, session: Any, code: Path, fetch: bool = True) -
         networking=own["networking"],
         stopping_condition=configs.StoppingCondition(max_runtime_in_seconds=60 * plan.max_minutes, **wait),
         output_data_config=own["output"],
-        checkpoint_config=configs.CheckpointConfig(local_path=CHECKPOINTS) if plan.keeps_checkpoints else None,
+        checkpoint_config=configs.CheckpointConfig(local_path=given["checkpoints"]) if plan.keeps_checkpoints else None,
         environment=own["environment"],
-        hyperparameters=container_hyperparameters(plan),
+        hyperparameters=given,
         tags=[configs.Tag(key=key, value=value) for key, value in own["tags"].items()],
     )
     trainer.with_metric_definitions([configs.MetricDefinition(name=name, regex=METRICS[name]) for name in METRICS])
@@ -226,7 +213,7 @@ def _from_the_account(plan: JobPlan, session: Any) -> dict[str, Any]:
     from sagemaker.core.training import configs
 
     theirs = defaults(session)
-    place, output = vpc(plan, theirs), theirs.get("OutputDataConfig", {})
+    place, output = plan.vpc or theirs.get("VpcConfig", {}), theirs.get("OutputDataConfig", {})
     network = {
         "subnets": place.get("Subnets"),
         "security_group_ids": place.get("SecurityGroupIds"),
@@ -341,6 +328,23 @@ def beyond_limits(value: Any, shape: Any, where: str = "") -> Iterator[str]:
         yield f"{where[1:]}: {value!r} does not match {pattern}"
 
 
+@functools.cache
+def service_model() -> Any:
+    """AWS's own description of SageMaker, as botocore has it."""
+    import botocore.session
+
+    with without_aws():
+        return botocore.session.get_session().get_service_model("sagemaker")
+
+
+def machine_problems(instance: str, use: str = "TrainingInstanceType") -> list[str]:
+    """A sentence where AWS has no such machine for `use`, which is a name of AWS's; else none."""
+    known = service_model().shape_for(use).enum
+    spelt = f"ml.{instance.lower().removeprefix('ml.')}"
+    near = [f": did you mean {name}?" for name in difflib.get_close_matches(spelt, known, n=1)]
+    return [] if instance in known else [f"there is no machine {instance}{''.join(near)}"]
+
+
 def check(plan: JobPlan) -> dict:
     """Refuse what AWS, or the training script, would refuse later; returns the request. Needs no AWS account.
 
@@ -348,20 +352,13 @@ def check(plan: JobPlan) -> dict:
     UserError with one sentence; where there are several faults, all of them in it.
     """
     require_sdk()
-    import botocore.session
     from botocore.validate import ParamValidator
 
-    with without_aws():
-        model = botocore.session.get_session().get_service_model("sagemaker")
-    instances = model.shape_for("TrainingInstanceType").enum
-    problems = plan_problems(plan)
-    if plan.instance not in instances:
-        near = difflib.get_close_matches(plan.instance, instances, n=1)
-        problems.append(f"there is no machine {plan.instance}" + (f": did you mean {near[0]}?" if near else ""))
+    problems = plan_problems(plan) + machine_problems(plan.instance)
     if problems:
         raise UserError("; also: ".join(problems))
     request = training_request(plan)
-    shape = model.operation_model("CreateTrainingJob").input_shape
+    shape = service_model().operation_model("CreateTrainingJob").input_shape
     report = ParamValidator().validate(request, shape)
     said = [report.generate_report()] if report.has_errors() else list(beyond_limits(request, shape))
     if said:

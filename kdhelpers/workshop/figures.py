@@ -245,9 +245,7 @@ def more_rows(curves: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     looks = ((COLOURS["student"], "o"), (COLOURS["control"], "^"))
     for (_, points), (colour, marker) in zip(curves.items(), looks, strict=True):
         for rows, seeds in points.items():
-            axis.plot(
-                [rows] * len(seeds), 100 * np.asarray(seeds), marker, color=colour, fillstyle="none", markersize=6
-            )
+            axis.plot([rows] * len(seeds), 100 * np.asarray(seeds), marker, color=colour, fillstyle="none", ms=6)
         means = [100 * np.mean(seeds) for seeds in points.values()]
         axis.plot(list(points), means, color=colour, marker=marker, markersize=8, linewidth=2)
     most = max(max(points) for points in curves.values())

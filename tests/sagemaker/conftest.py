@@ -152,6 +152,24 @@ def aws(monkeypatch):
 
 
 @pytest.fixture
+def interrupt_after(monkeypatch):
+    """interrupt_after(operation): AWS does it, and Ctrl-C comes before the answer."""
+
+    def replace(operation):
+        send = botocore.client.BaseClient._make_api_call
+
+        def one(client, name, parameters):
+            answer = send(client, name, parameters)
+            if name == operation:
+                raise KeyboardInterrupt
+            return answer
+
+        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", one)
+
+    return replace
+
+
+@pytest.fixture
 def respond(monkeypatch):
     """respond(operation, *answers): from now on one AWS operation gives these, one a call and the last for ever.
 

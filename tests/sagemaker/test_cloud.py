@@ -70,6 +70,9 @@ def test_a_role_that_sagemaker_may_not_assume_is_not_taken(monkeypatch):
             cloud.find_role(JobPlan(), SimpleNamespace(sagemaker_config=None))
     for role in (reserved, pathless):
         assert "signing in by SSO" in plan_problems(JobPlan({"recipe": "sst2"}, role=role))[0]
+    monkeypatch.setenv("KD_ROLE_ARN", "training")
+    with pytest.raises(UserError, match="'training' is no ARN"):
+        cloud.find_role(JobPlan(), SimpleNamespace(sagemaker_config=None))
     monkeypatch.setenv("KD_ROLE_ARN", ROLE)
     assert cloud.find_role(JobPlan(), SimpleNamespace(sagemaker_config=None)) == ROLE
 
@@ -95,6 +98,12 @@ def test_a_launch_returns_the_name_that_aws_knows(aws):
     (line, *_) = cloud.status_lines(found)
     assert cloud.owner() in line
     assert "h old" in line
+
+
+def test_ctrl_c_before_aws_has_answered_does_not_hide_the_job(aws, interrupt_after):
+    interrupt_after("CreateTrainingJob")
+    with pytest.raises(UserError, match="if the job runs already, it is billed: .* clean --region us-east-1 lists it"):
+        cloud.launch(PLACE)
 
 
 def described(**more):

@@ -122,6 +122,19 @@ def test_only_what_was_made_is_deleted(aws, student, respond):
     assert "Contents" not in aws.client("s3").list_objects_v2(Bucket="mine"), "the archive was made, and goes"
 
 
+def test_ctrl_c_before_aws_has_answered_leaves_nothing(aws, student, interrupt_after):
+    """The endpoint is there, and its name was not noted: what it needs may not go alone."""
+    interrupt_after("CreateEndpoint")
+    with pytest.raises(KeyboardInterrupt), endpoint(student, PLACE):
+        pytest.fail("it never was in service")
+    assert counted(aws) == [0, 0, 0]
+
+
+def test_a_folder_that_cannot_be_deployed_is_refused_before_aws_is_asked(student):
+    with pytest.raises(UserError, match="holds no student"), endpoint(student / "student", PLACE):
+        pytest.fail("nobody has signed in here")
+
+
 def test_a_second_interruption_leaves_a_sentence(aws, student, respond, monkeypatch):
     respond("DeleteEndpoint", "ValidationException: Cannot update in-progress endpoint")
     respond("DescribeEndpoint", {"EndpointStatus": "Creating"})

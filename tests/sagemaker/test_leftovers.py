@@ -50,6 +50,9 @@ def test_clean_stops_ones_own_running_jobs(aws, respond):
     assert (job.kind, job.name, job.price) == ("training_job", "mine", 1.41)
     clean([job])
     assert stopped == [{"TrainingJobName": "mine"}]
+    for meanwhile in ("the training job is in status Completed.", "Requested resource not found."):
+        respond("StopTrainingJob", f"ValidationException: {meanwhile}")
+        clean([job])
 
 
 def test_files_in_s3_are_listed_and_deleted_when_asked_for(aws, respond):

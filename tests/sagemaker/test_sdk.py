@@ -123,7 +123,12 @@ ELSEWHERE = "The bucket is in this region: eu-west-1. Please use this region to 
         ("NoSuchBucket", "The specified bucket does not exist", ["--bucket and --region"]),
         ("CapacityError", "Unable to provision requested ML compute capacity", ["no such machine free"]),
         ("SomethingNew", "what\never", ["AWS says SomethingNew: what ever"]),
-        ("ValidationException", "Could not find requested job", ["AWS says ValidationException: Could not find"]),
+        ("ValidationException", "Could not find requested job", ["nothing of this name", "--region"]),
+        ("ValidationException", "Requested resource not found.", ["nothing of this name"]),
+        ("EndpointConnectionError", 'Could not connect to the endpoint URL: "https://x"', ["check the network"]),
+        ("ConnectTimeoutError", "Connect timeout on endpoint URL", ["cannot be reached"]),
+        ("ThrottlingException", "Rate exceeded", ["repeat the command"]),
+        ("the job failed", "ClientError: it could not find train.csv: Timeout", ["AWS says the job failed"]),
     ],
 )
 def test_aws_says_no_in_one_sentence(code, message, words):
