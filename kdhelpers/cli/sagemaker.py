@@ -143,7 +143,8 @@ def _go_on(options: Namespace) -> list[str]:
     request = sagemaker.again(options.job, region, minutes)
     plan = sagemaker.resumed(request, price)
     what = f"{plan.instances} x {plan.instance}, stopped after {plan.max_minutes} minutes"
-    print(f"goes on with {options.job}: {what}", *sagemaker.cost_lines(plan), sep="\n", flush=True)
+    named = f"goes on with {options.job}, as {request['TrainingJobName']}"
+    print(f"{named}: {what}", *sagemaker.cost_lines(plan), sep="\n", flush=True)
     if not options.yes:
         raise UserError("nothing was launched: repeat the command with --yes to go on with, and pay for, this job")
     name = sagemaker.go_on(request, region)

@@ -121,14 +121,15 @@ def launch(plan: JobPlan) -> str:
                 f"{plan.instances}: ask for more under Service Quotas, Amazon SageMaker, or take another --instance"
             )
     channels(plan, fetch=True)  # here, where it can say that it downloads
-    try:
-        with sdk.quiet_sdk(), sdk.code_folder() as code:
-            trainer, inputs = sdk.build_trainer(plan, session, code)
-            trainer.train(input_data_config=inputs, wait=False, logs=False)
-    except KeyboardInterrupt as error:  # it may have come when AWS had made the job, and not said its name
+    job = None
+    with sdk.quiet_sdk(), sdk.code_folder() as code, contextlib.suppress(KeyboardInterrupt):
+        trainer, inputs = sdk.build_trainer(plan, session, code)
+        trainer.train(input_data_config=inputs, wait=False, logs=False)
+        job = trainer._latest_training_job
+    if job is None:  # Ctrl-C, also where the SDK swallows it: AWS may have made the job, and not said its name yet
         look = f"python -m kdhelpers sagemaker clean --region {plan.region}"
-        raise UserError(f"stopped; if the job runs already, it is billed: {look} lists it") from error
-    return trainer._latest_training_job.training_job_name
+        raise UserError(f"stopped; if the job runs already, it is billed: {look} lists it")
+    return job.training_job_name
 
 
 @aws_errors()

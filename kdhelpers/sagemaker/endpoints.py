@@ -81,8 +81,6 @@ def endpoint(model: Path, plan: JobPlan, instance: str | None = None) -> Iterato
     endpoint_lines(plan, instance)
     if (plan.network_isolation or plan.subnets) and Path(model, "model.onnx").is_file():
         raise UserError(f"{model} needs onnxruntime, which its container fetches: without a network deploy the run")
-    from botocore.exceptions import ClientError
-
     with tempfile.TemporaryDirectory() as place, aws_errors():
         packed = str(pack(model, Path(place)))
         plan, session = located(plan)
@@ -103,7 +101,7 @@ def endpoint(model: Path, plan: JobPlan, instance: str | None = None) -> Iterato
                 made.insert(0, (kind, name))  # before: Ctrl-C may come when AWS has made it, and not yet said so
                 try:
                     getattr(client, f"create_{kind}")(**request)
-                except ClientError:
+                except client.exceptions.ClientError:
                     del made[0]
                     raise
             _wait(client, name)

@@ -144,6 +144,7 @@ def test_going_on_says_the_most_that_it_can_cost(aws, respond, capsys):
     assert main(["sagemaker", "launch", "--from", name, *REGION]) == 2
     said = capsys.readouterr()
     assert "at most 9.87 USD (420 minutes at 1.41 an hour" in said.out
+    assert f"goes on with {name}, as distilling-bert-" in said.out, "whoever stops it while AWS answers has its name"
     assert "not in it: 2 minutes" in said.out
     assert "repeat the command with --yes" in said.err
     assert main(["sagemaker", "launch", "--from", name, *REGION, "--price", "2", "--max-minutes", "30"]) == 2
