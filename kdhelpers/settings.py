@@ -144,9 +144,7 @@ class RunSettings:
         _one_of(*HIDDEN_STATES),
         also=("states",),
     )
-    hidden_states_weight: float = _option(
-        1.0, "Weight of that loss, on top of the others.", _positive, also=("states_weight",)
-    )
+    hidden_states_weight: float = _option(1.0, "Weight of that further loss.", _positive, also=("states_weight",))
     train_embeddings: bool = _option(False, "Train the word embeddings too (default: frozen).")
     dropout: float | None = _option(None, "Dropout of the student in training (default: the model's own).", _below_one)
     # the controls' training, where it is not the student's

@@ -5,7 +5,6 @@ import sys
 import tempfile
 import timeit
 from argparse import SUPPRESS, Namespace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +141,8 @@ def _go_on(options: Namespace) -> list[str]:
         require_free(Path(options.output), overwrite=False)
     request = sagemaker.again(options.job, region, minutes)
     plan = sagemaker.resumed(request, price)
-    what = f"{plan.instances} x {plan.instance}, stopped after {plan.max_minutes} minutes"
-    named = f"goes on with {options.job}, as {request['TrainingJobName']}"
-    print(f"{named}: {what}", *sagemaker.cost_lines(plan), sep="\n", flush=True)
+    what = f"{request['TrainingJobName']}: {plan.instances} x {plan.instance}, stopped after {plan.max_minutes} minutes"
+    print(f"goes on with {options.job}, as {what}", *sagemaker.cost_lines(plan), sep="\n", flush=True)
     if not options.yes:
         raise UserError("nothing was launched: repeat the command with --yes to go on with, and pay for, this job")
     name = sagemaker.go_on(request, region)
@@ -239,15 +237,6 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _require_values(given: list[str]) -> None:
-    """Raise UserError for an empty value, which mostly is a variable that is not set, and for an option given twice."""
-    names = [part.partition("=")[0] for part in given if part.startswith("--")]
-    twice = [name for name in names if names.count(name) > 1 and name not in ("--tag", "--env", "--teacher")]
-    empty = [name for name, value in pairwise(["the name", *given]) if not value]
-    for name in (*twice, *empty):
-        raise UserError(f"{name} is given twice" if twice else f"{name} is empty: leave it out, or fill it in")
-
-
 def main(argv: list[str]) -> None:
     """Run one command. Raises UserError."""
     if not argv or argv[0] in ("-h", "--help"):
@@ -259,7 +248,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"no command sagemaker {command}: " + (f"did you mean {near}?" if near else ", ".join(OWN)))
     sagemaker.require_sdk()
     parser = _parser(command)
-    _require_values(rest)
+    if "" in rest:  # mostly a variable that is not set
+        raise UserError(f"{['the name', *rest][rest.index('')]} is empty: leave it out, or fill it in")
     if command in OTHERS:
         print(*OTHERS[command](parser.parse_args(rest)), sep="\n")
         return

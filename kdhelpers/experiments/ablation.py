@@ -339,7 +339,5 @@ def sizes(runs: pd.DataFrame) -> pd.DataFrame:
     """How small, and by whom taught: test accuracy over seeds, in fractions; a row a size, who taught it across."""
     means = summary(runs)["mean"]
     names = {who: {size: f"{size}, {who}" for size in SIZES} for who in (*TAUGHT_BY, "MPNet, altered copies")}
-    table = {
-        who: {size: means.get(SAME_AS.get(name, name)) for size, name in row.items()} for who, row in names.items()
-    }
-    return pd.DataFrame(table, index=list(SIZES), dtype=float).dropna(axis=1, how="all")
+    rows = {who: {size: means.get(SAME_AS.get(name, name)) for size, name in row.items()} for who, row in names.items()}
+    return pd.DataFrame(rows, index=list(SIZES), dtype=float).dropna(axis=1, how="all")
