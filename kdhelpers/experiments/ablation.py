@@ -51,6 +51,7 @@ SAME_AS: dict[str, str | None] = {
     "6 layers, labels": "teacher",
     "6 layers, MiniLM": None,
 }  # None: left out
+MPNET = {"teacher": "mpnet-base", "teacher_epochs": 3, "teacher_learning_rate": 3e-5, "temperature": 2.0}
 TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}
 
 GROUPS = {
@@ -91,9 +92,17 @@ GROUPS = {
     ),
     # the recipe's temperature beside a lower one
     "temperature": tuple(Variant(f"logits, T {T}", settings={"temperature": T}) for T in (4, 2)),
+    # students of the large teacher's own width, cut from its layers, as DistilBERT's were
+    "width": tuple(
+        Variant(f"6 layers of MPNet, {who}", start=start, soft=who != "labels", layers=6, prepared=MPNET,
+                settings={"learning_rate": 1e-4})
+        for who, start in (("labels", "backbone"), ("MPNet", "teacher"))
+    ),
 }  # fmt: skip
-ASKED_FOR = ("embeddings", "small", "text", "temperature")  # two need the large teacher
+ASKED_FOR = ("embeddings", "small", "text", "temperature", "width")  # three need the large teacher
 TEACHERS = {"movie-snippets": ("teacher", "teacher"), "movie-snippets-base": ("MPNet teacher", "small")}  # row, group
+# trained anew for these groups, on another machine
+LATER = {"temperature": "teacher of temperature", "width": "MPNet teacher of width"}
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
@@ -205,13 +214,13 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
 
 
 def teacher_row(variant: Variant) -> tuple[str, str]:
-    """Name and group of the row of a variant's teacher; the temperatures' teachers were trained on another machine.
+    """Name and group of the row of a variant's teacher.
 
     >>> teacher_row(variant("logits, T 2"))
     ('teacher of temperature', 'temperature')
     """
-    later = group_of(variant) == "temperature"
-    return ("teacher of temperature", "temperature") if later else TEACHERS[variant.recipe]
+    group = group_of(variant)
+    return (LATER[group], group) if group in LATER else TEACHERS[variant.recipe]
 
 
 def work(variant: Variant) -> float:

@@ -28,8 +28,14 @@ def logits_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, senten
     return torch.as_tensor(models.predict_logits(model, rows, tokenizer))
 
 
-def train_briefly(kit: Prepared, rows: Dataset, teacher: PreTrainedModel | None = None, **changes: Any) -> Fit:
-    """One epoch of the recipe's student on `rows`, and a line that says with which settings.
+def train_briefly(
+    kit: Prepared,
+    rows: Dataset,
+    teacher: PreTrainedModel | None = None,
+    student: PreTrainedModel | None = None,
+    **changes: Any,
+) -> Fit:
+    """One epoch of `student`, the recipe's where none is given, on `rows`; a line says with which settings.
 
     `rows` hold the column `teacher_logits`, unless a live `teacher` is given. `changes` are options of the run, e.g.
     `learning_rate=3e-4` (1e-4 where it is not given). Returns the last checkpoint, its seconds in `.seconds`.
@@ -38,7 +44,7 @@ def train_briefly(kit: Prepared, rows: Dataset, teacher: PreTrainedModel | None 
     run = dataclasses.replace(kit, settings=settings)
     steps = distillation.steps_for(settings, run.machine, len(rows))
     distillation.print_settings("student", settings, steps, len(rows))
-    student = distillation.build_student(run)
+    student = distillation.build_student(run) if student is None else student
     return distillation.train_student(
         run, student, rows, validation=None, teacher=teacher, options={"save_strategy": "no"}
     )
