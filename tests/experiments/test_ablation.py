@@ -198,7 +198,7 @@ def test_what_is_recorded_is_what_it_was(kit):
         for seed, right in ablation.right_rows(runs, name).items():
             assert right.mean() == pytest.approx(found.set_index("seed")["test_accuracy"][seed])
     known = {one.name for group in experiments.GROUPS.values() for one in group}
-    assert set(runs["variant"]) == known | {"teacher", "MPNet teacher", "teacher of temperature"}
+    assert set(runs["variant"]) == known | {"teacher", "MPNet teacher", *ablation.LATER.values()}
     assert (runs.groupby("variant")["seed"].count() == 3).all()
     assert set(runs["group"]) == set(experiments.GROUPS) | {"teacher"}
 

@@ -48,6 +48,8 @@ SMALL_PAIRS = (
     ("3 layers, MPNet, altered copies", "3 layers, MPNet, 8 epochs"),
     ("3 layers, MPNet, altered copies", "TF-IDF, MPNet, altered copies"),
     ("6 layers, MPNet, altered copies", "6 layers, MPNet"),
+    ("6 layers of MPNet, MPNet", "6 layers, MPNet"),
+    ("6 layers of MPNet, MPNet", "6 layers of MPNet, labels"),
 )
 
 
