@@ -25,6 +25,8 @@ from kdhelpers.settings import recipe, settings_from
 
 log = logging.getLogger(__name__)
 STUDIO = Path("/opt/ml/metadata/resource-metadata.json")  # what a space of SageMaker Studio says of itself
+# what a container may use of a machine's memory, in bytes: cgroup version 2 and 1
+CONTAINER_LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class Finding(NamedTuple):
@@ -114,7 +116,8 @@ def _machine() -> Iterator[Finding]:
 
     cores = joblib.cpu_count()  # those that this process may use
     yield finding("cores", cores > 1, f"{cores}, threads of PyTorch: {torch.get_num_threads()}")
-    memory = psutil.virtual_memory().total / 2**30
+    limits = [int(path.read_text()) for path in CONTAINER_LIMITS if path.is_file() and path.read_text()[:1].isdigit()]
+    memory = min([psutil.virtual_memory().total, *limits]) / 2**30
     yield finding("memory", memory >= 3.5, f"{memory:.0f} GiB", ": 4 GiB are wanted")
     machine = runtime.this_machine()
     slow = " (no fast bf16 here: training takes about twice as long)"

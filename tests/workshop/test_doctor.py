@@ -190,6 +190,17 @@ def test_a_machine_with_little_memory_is_told_so(machine, monkeypatch, gib, leve
     assert found("memory") == (level, "memory", words)
 
 
+@pytest.mark.parametrize(("limit", "words"), [(str(2 * 2**30), "2 GiB: 4 GiB are wanted"), ("max\n", "8 GiB")])
+def test_a_container_that_may_use_a_part_of_the_memory_is_told_so(machine, monkeypatch, limit, words):
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: namedtuple("Memory", "total")(8 * 2**30))
+    (machine / "memory.max").write_text(limit)
+    places = (machine / "memory.max", machine / "not there")
+    monkeypatch.setattr(sys.modules[workshop.doctor.__module__], "CONTAINER_LIMITS", places)
+    assert found("memory").text == words
+
+
 @pytest.mark.parametrize(("gib", "level", "words"), [(1.1, "ok", "1.1 GiB free"), (0.4, "note", "0.4 GiB free: 1 GiB")])
 def test_a_disk_with_little_room_where_the_cache_lies_is_told_so(machine, monkeypatch, gib, level, words):
     asked = []
