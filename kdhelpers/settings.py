@@ -103,7 +103,11 @@ class RunSettings:
         "at least with a fraction: number; all else, whole numbers too: one-label.",
         _one_of(*TASKS),
     )
-    dataset_id: str | None = _option(None, "A data set on the Hugging Face Hub, e.g. nyu-mll/glue.")
+    dataset_id: str | None = _option(
+        None,
+        "A data set on the Hugging Face Hub, e.g. nyu-mll/glue, or one of the package's own: movie-snippets, "
+        "movie-snippets-labelled, movie-ratings.",
+    )
     dataset_config: str | None = _option(None, "Its configuration, e.g. sst2.")
     drop_leaks: bool = _option(False, "Leave out rows whose text is in validation or test too (test rows stay).")
     rows: int | None = _option(None, "Train on so many rows, and score on as small a share: a rehearsal.", _positive)

@@ -171,7 +171,7 @@ def channels(plan: JobPlan, fetch: bool = False) -> dict[str, Path | str]:
     named = {name: getattr(settings, name) for name in FILES} | settings.teachers
     named |= {"student": student, "logits": plan.logits}
     found = {name: _input(name, value, fetch) for name, value in named.items() if value is not None}
-    if (settings.dataset_id or settings.source) in data.DATA_SETS:
+    if (settings.dataset_id or settings.source) in data.DATA_SETS:  # each is made from the snippets
         found["snippets"] = data.fetch_movie_snippets()
     return {name: place for name, place in found.items() if place is not None}
 

@@ -1,5 +1,6 @@
 """What a label column is for, how each kind of label is written, and rows that are pairs of texts."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from kdhelpers import data, storage
 from kdhelpers.data import Task
 from kdhelpers.errors import UserError
-from kdhelpers.settings import settings_from
+from kdhelpers.settings import RunSettings, recipe, settings_from
 from tests.tiny import family_tokenizer
 
 
@@ -108,6 +109,26 @@ def test_the_ratings_are_the_snippets_with_their_means_and_the_same_rows_for_eve
     assert -4 <= means.min() < -3 < 3 < means.max() <= 4
     assert (np.abs(means) < 0.5).any(), "neutral rows are among them"
     assert data.leaking_rows(rows.splits) == []
+
+
+# the options that every kept cache's key was made with; a later one belongs to storage.ADDED, with its default
+IN_EVERY_KEY = """
+    accept_teacher alpha batch_size controls dataset_config dataset_id drop_leaks dropout ensemble epochs
+    hidden_states hidden_states_weight label_column learning_rate live_teacher max_length precision recipe
+    rows seed seeds student student_layers teacher teacher_answers teacher_epochs teacher_learning_rate
+    temperature test text_column train train_embeddings trainer_options unlabelled validation warmup
+"""
+
+
+def test_an_option_that_is_not_given_is_in_no_key_unless_it_always_was():
+    settings = dataclasses.asdict(recipe())
+    assert set(storage.computed_by(settings)) == set(IN_EVERY_KEY.split())
+    assert {name: settings[name] for name in storage.ADDED} == storage.ADDED, "with their defaults"
+
+
+def test_the_names_of_the_packages_data_sets_stand_in_the_help():
+    (field,) = (field for field in dataclasses.fields(RunSettings) if field.name == "dataset_id")
+    assert all(name in str(field.metadata) for name in data.DATA_SETS)
 
 
 def test_options_that_are_new_leave_the_keys_of_older_caches_alone():
