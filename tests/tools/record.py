@@ -28,7 +28,7 @@ MEASURED = {
     "small_two_threads": (PYTHON + "kdhelpers benchmark runs/small --threads 2", r" +kind "),
     "back_ends": (PYTHON + "kdhelpers benchmark runs/small --threads 1 --openvino movie-snippets", r" +kind "),
     "large": ("make large", r" +kind "),
-    "browser": (PYTHON + "pytest -q -s tests/tools/browser/check_page.py", "page"),
+    "browser": (PYTHON + "pytest -q -s tests/tools/browser/check_page.py", "[0-9]+ rows: "),
     "ratings": (PYTHON + "kdhelpers distill --recipe movie-ratings --overwrite", "Scores on"),
 }
 
@@ -42,13 +42,13 @@ def machine() -> str:
     wide = next(
         (say for flag, say in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags), "no bf16"
     )
-    return f"{os.cpu_count()} cores of {words}, {wide}"
+    return f"{os.cpu_count()} cores ({words}, {wide})"
 
 
 def printed_by(name: str, text: str) -> dict:
     """The record of a measurement that printed `text`. Raises ValueError where its table is not in there."""
     command, first = MEASURED[name]
-    lines = [line.rstrip() for line in text.splitlines()]
+    lines = [line.rstrip() for line in text.splitlines() if not re.fullmatch(r"\.+", line)]  # pytest's dots
     begins = [number for number, line in enumerate(lines) if re.match(first, line)]
     if not begins:
         raise ValueError(f"`{command}` printed no line like {first!r}")
