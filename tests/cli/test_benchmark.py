@@ -61,6 +61,7 @@ def test_one_run_keeps_its_plain_names_and_what_is_named_twice_is_timed_once(run
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_with_int8_students_and_no_teacher_in_int8_is_told_how_to_make_one(tmp_path, capsys):
     run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other")
     small = models.cut_layers(trained_tiny_teacher(), 1)

@@ -154,6 +154,7 @@ def test_a_full_disk_is_one_sentence_and_the_earlier_run_stays(files, teacher, s
     assert json.loads((earlier / "metrics.json").read_text()) == {"earlier": True}
 
 
+@pytest.mark.slow
 def test_a_student_without_layers_is_trained_judged_and_exported(files, teacher, tmp_path, capsys):  # noqa: F811
     run = tmp_path / "run"
     assert main(command(files, teacher, run, student="static", epochs=8, learning_rate=0.02)) == 0

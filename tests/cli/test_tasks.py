@@ -112,6 +112,7 @@ def test_a_benchmark_has_the_tasks_own_score(done, capsys):
     assert shown in printed
 
 
+@pytest.mark.slow
 def test_several_seeds_are_summed_up_by_the_same_score(bare, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setenv("KD_HOME", str(tmp_path / "kd"))
     given = (

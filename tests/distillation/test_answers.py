@@ -116,6 +116,7 @@ def without_teacher(given: dict) -> dict:
     return {name: value for name, value in given.items() if name != "teacher"}
 
 
+@pytest.mark.slow
 def test_a_file_of_answers_teaches_as_the_model_does_that_gave_them(files, answer_file, tmp_path, spoken):  # noqa: F811
     path, live = answer_file
     given = options(files, None, tmp_path / "run", teacher_answers=path, controls="all", **own_student(tmp_path))

@@ -100,6 +100,7 @@ def test_a_control_has_a_learning_rate_and_a_dropout_of_its_own(files, teacher, 
 
 
 @pytest.mark.usefixtures("no_picture")
+@pytest.mark.slow
 def test_several_seeds_make_one_summary_and_replace_all_of_an_earlier_run(files, teacher, tmp_path):  # noqa: F811
     wanted = settings(files, teacher, tmp_path / "run", seeds=2)
     summary = distill(wanted)
@@ -309,6 +310,7 @@ def interrupted_after(name, wanted, monkeypatch):
 
 @pytest.mark.usefixtures("no_picture")
 @pytest.mark.parametrize("lost", [None, "model.safetensors"])
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_and_ends_as_if_unbroken(files, teacher, tmp_path, monkeypatch, spoken, lost):  # noqa: F811
     """Also where a finished control lacks a file: a folder of checkpoints in S3 is sent file by file."""
     whole = distill(settings(files, teacher, tmp_path / "whole"))
@@ -327,6 +329,7 @@ def test_a_run_goes_on_where_it_was_and_ends_as_if_unbroken(files, teacher, tmp_
 
 
 @pytest.mark.usefixtures("no_picture")
+@pytest.mark.slow
 def test_checkpoints_of_other_settings_are_neither_used_nor_touched(files, teacher, tmp_path, monkeypatch):  # noqa: F811
     """Run A is stopped; run B, with other settings and the same --checkpoints, is resumed and must be its own."""
     home = tmp_path / "checkpoints"
@@ -397,6 +400,7 @@ def test_what_a_run_reads_may_not_change_under_it(files, teacher, tmp_path, monk
         distill(dataclasses.replace(wanted, resume=True))
 
 
+@pytest.mark.slow
 def test_no_secret_is_written_down(files, teacher, tmp_path, monkeypatch):  # noqa: F811
     """Neither in the finished run nor in what an interruption leaves, checkpoints included."""
     secret = "hf_" + "x" * 30
