@@ -7,3 +7,9 @@ class UserError(ValueError):
     The message is one sentence: what is wrong, where, and what to do. The command line prints it without a
     traceback and ends with exit code 2.
     """
+
+
+def refuse(problems: list[str]) -> None:
+    """Raise UserError with all of the problems in one sentence, where there are any."""
+    if problems:
+        raise UserError("; also: ".join(problems))

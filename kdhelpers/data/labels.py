@@ -35,7 +35,9 @@ def coded(rows: Rows, settings: RunSettings, teacher: list[str], task: Task | No
 
     Raises UserError for labels of another task, for held-out ones that training does not know, and for missing ones.
     """
-    read = {key: [tuple(x) if isinstance(x, list) else x for x in its["label"][:]] for key, its in rows.splits.items()}
+    read = {
+        name: [tuple(x) if isinstance(x, list) else x for x in part["label"][:]] for name, part in rows.splits.items()
+    }
     train = [label for label in read["train"] if label is not None]
     task = task_of_labels(settings, train, rows.label_names, task)
     for name, labels in read.items():

@@ -24,7 +24,9 @@ def openvino_runners(folder: str, texts: list, threads: int, name: str) -> list[
     """
     missing = [package for package in ("openvino", "nncf") if importlib.util.find_spec(package) is None]
     if missing:
-        raise UserError(f"{' and '.join(missing)}: not installed; pip install -e '.[openvino]', or no --openvino")
+        raise UserError(
+            f"{' and '.join(missing)}: not installed; pip install -e '.[openvino]', or leave --openvino out"
+        )
     import nncf
     import openvino
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from kdhelpers import __version__, data, deployment, distillation, evaluation, models, storage
 from kdhelpers.distillation import Prepared
 from kdhelpers.errors import UserError
-from kdhelpers.settings import STATIC, recipe
+from kdhelpers.settings import RECIPES, STATIC, recipe
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ SAME_AS: dict[str, str | None] = {
     "6 layers, labels": "teacher",
     "6 layers, MiniLM": None,
 }  # None: left out
-MPNET = {"teacher": "mpnet-base", "teacher_epochs": 3, "teacher_learning_rate": 3e-5, "temperature": 2.0}
+MPNET = RECIPES["movie-snippets-base"] | {"student": None}  # cut from that teacher
 TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}
 
 GROUPS = {
@@ -101,8 +101,7 @@ GROUPS = {
 }  # fmt: skip
 ASKED_FOR = ("embeddings", "small", "text", "temperature", "width")  # three need the large teacher
 TEACHERS = {"movie-snippets": ("teacher", "teacher"), "movie-snippets-base": ("MPNet teacher", "small")}  # row, group
-# trained anew for these groups, on another machine
-LATER = {"temperature": "teacher of temperature", "width": "MPNet teacher of width"}
+LATER = {"temperature": "teacher of temperature", "width": "MPNet teacher of width"}  # trained anew, elsewhere
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdhelpers import models
-from kdhelpers.errors import UserError
+from kdhelpers.errors import UserError, refuse
 from kdhelpers.sagemaker import sdk
 from kdhelpers.sagemaker.cloud import located
 from kdhelpers.sagemaker.leftovers import delete_all, delete_folder
@@ -36,8 +36,7 @@ def endpoint_lines(plan: JobPlan, instance: str | None = None) -> list[str]:
         ]
     if instance.removeprefix("ml.").startswith(("g", "p", "inf", "trn")):
         raise UserError(f"{instance}: the student answers on the processor, and a GPU would idle: leave --instance out")
-    for problem in sdk.machine_problems(instance, "ProductionVariantInstanceType"):
-        raise UserError(problem)
+    refuse(sdk.machine_problems(instance, "ProductionVariantInstanceType"))
     price = HOSTING.get(instance) if plan.price is None else plan.price
     said = f"about {price:.2f} USD an hour" if price is not None else "not known (not in the table: give --price),"
     return [

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdhelpers import data, distillation, models
-from kdhelpers.errors import UserError
+from kdhelpers.errors import UserError, refuse
 from kdhelpers.settings import FILES, OTHER_NAMES, ROW_FILES, dashed, read_value, settings_from
 from kdhelpers.storage import cache_home
 
@@ -101,9 +101,7 @@ class JobPlan:
 
     def sound(self) -> "JobPlan":
         """The plan, for a command that uses some of its options. Raises UserError where one of these cannot be."""
-        problems = [*_text_problems(self), *_account_problems(self)]
-        if problems:
-            raise UserError("; also: ".join(problems))
+        refuse([*_text_problems(self), *_account_problems(self)])
         return self
 
     @property

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from kdhelpers.errors import UserError
+from kdhelpers.errors import refuse
 from kdhelpers.sagemaker.plan import PROJECT_TAG, JobPlan, quota_kinds
 from kdhelpers.sagemaker.sdk import machine_problems
 from kdhelpers.storage import require_free
@@ -160,8 +160,7 @@ def write_rights(folder: Path, plan: JobPlan) -> list[str]:
     Nothing is sent to AWS: whoever runs the account reads the files, and runs the commands. Raises UserError.
     """
     dataclasses.replace(plan, security_groups="sg-0" if plan.subnets else None).sound()
-    for problem in machine_problems(plan.instance):
-        raise UserError(problem)
+    refuse(machine_problems(plan.instance))
     bucket = plan.bucket or BUCKET
     require_free(folder, overwrite=False)
     folder.mkdir(parents=True, exist_ok=True)

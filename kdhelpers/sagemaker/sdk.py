@@ -21,7 +21,7 @@ from unittest import mock
 
 import yaml
 
-from kdhelpers.errors import UserError
+from kdhelpers.errors import UserError, refuse
 from kdhelpers.sagemaker.plan import JobPlan, channels, container_hyperparameters, downloads, gpus, plan_problems
 
 # Which images we mean, and by which older sister SDK 3.7, which does not know them yet, finds their registry.
@@ -354,9 +354,7 @@ def check(plan: JobPlan) -> dict:
     require_sdk()
     from botocore.validate import ParamValidator
 
-    problems = plan_problems(plan) + machine_problems(plan.instance)
-    if problems:
-        raise UserError("; also: ".join(problems))
+    refuse(plan_problems(plan) + machine_problems(plan.instance))
     request = training_request(plan)
     shape = service_model().operation_model("CreateTrainingJob").input_shape
     report = ParamValidator().validate(request, shape)

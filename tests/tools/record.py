@@ -6,12 +6,13 @@ A record is the end of what a command printed, with the command, the machine and
 
 import argparse
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import joblib
+import torch
 
 import kdhelpers
 from kdhelpers import storage
@@ -35,14 +36,9 @@ MEASURED = {
 
 def machine() -> str:
     """Processor, cores and what of its instructions matters here, in a few words."""
-    about = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
-    name = re.search(r"^model name\s*: (.*)$", about, flags=re.M)
-    words = re.sub(r"\((R|TM)\)| Processor", "", name[1] if name else platform.processor()).strip()
-    flags = set(about.split())
-    wide = next(
-        (say for flag, say in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags), "no bf16"
-    )
-    return f"{os.cpu_count()} cores ({words}, {wide})"
+    has = torch.cpu.get_capabilities()
+    fast = "AMX" if has.get("amx_bf16") else "AVX512-BF16" if has.get("avx512_bf16") else "no bf16"
+    return f"{joblib.cpu_count()} cores ({has.get('cpu_name', has['architecture'])}, {fast})"
 
 
 def printed_by(name: str, text: str) -> dict:
