@@ -43,6 +43,7 @@ class Variant:
     embeddings: bool = False  # the word embeddings are trained, too
     prepared: dict = field(default_factory=dict)  # options of its rows and its teacher that differ from the recipe's
     settings: dict = field(default_factory=dict)  # options of its training that differ from the recipe's
+    teacher: str = ""  # the row of its teacher, where that is not the recipe's: another one, or trained elsewhere
 
 
 SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}
@@ -91,17 +92,37 @@ GROUPS = {
         Variant("3 layers, MPNet, 8 epochs", start="backbone", epochs=8, recipe="movie-snippets-base"),
     ),
     # the recipe's temperature beside a lower one
-    "temperature": tuple(Variant(f"logits, T {T}", settings={"temperature": T}) for T in (4, 2)),
+    "temperature": tuple(
+        Variant(f"logits, T {T}", settings={"temperature": T}, teacher="teacher of temperature") for T in (4, 2)
+    ),
     # students of the large teacher's own width, cut from its layers, as DistilBERT's were
     "width": tuple(
         Variant(f"6 layers of MPNet, {who}", start=start, soft=who != "labels", layers=6, prepared=MPNET,
-                settings={"learning_rate": 1e-4})
+                settings={"learning_rate": 1e-4}, teacher="MPNet teacher of width")
         for who, start in (("labels", "backbone"), ("MPNet", "teacher"))
     ),
+    # as many trials for the control as for the student: what each is best with on validation rows
+    "settings": (
+        *(
+            Variant(f"logits, learning rate {rate:g}, T {T}", settings={"learning_rate": rate, "temperature": T},
+                    teacher="teacher of settings")
+            for rate in (3e-4, 1e-4) for T in (4, 2)
+        ),
+        *(
+            Variant(f"labels, learning rate {rate:g}, dropout {dropout:g}", start="backbone", soft=False,
+                    settings={"learning_rate": rate, "dropout": dropout}, teacher="teacher of settings")
+            for rate in (3e-4, 1e-4) for dropout in (0, 0.1)
+        ),
+    ),
+    # more teachers, or one that has seen more labels
+    "teachers": (
+        Variant("logits of 3 teachers", prepared={"teacher": ["minilm-l6-h384"] * 3}, teacher="3 teachers"),
+        Variant("all 8,070 labels + logits of who saw them", prepared={"dataset_id": "movie-snippets-labelled"},
+                settings={"alpha": 0.5}, teacher="teacher, all labels"),
+    ),
 }  # fmt: skip
-ASKED_FOR = ("embeddings", "small", "text", "temperature", "width")  # three need the large teacher
+ASKED_FOR = ("embeddings", "small", "text", "temperature", "width", "settings", "teachers")  # MPNet teaches in three
 TEACHERS = {"movie-snippets": ("teacher", "teacher"), "movie-snippets-base": ("MPNet teacher", "small")}  # row, group
-LATER = {"temperature": "teacher of temperature", "width": "MPNet teacher of width"}  # trained anew, elsewhere
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
 COLUMNS = ["variant", "group", "seed", "layers", "parameters", "steps", "validation_accuracy", "test_accuracy",
@@ -199,7 +220,7 @@ def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42
             kit = distillation.prepare(recipe(one.recipe, seed=seed, **one.prepared))
             teacher, group = teacher_row(one)
             if (teacher, seed) not in kept:
-                runs = add_row(runs, row_for(teacher, group, kit, kit.teacher), path)
+                runs = add_row(runs, scored_teacher(teacher, group, kit), path)
                 kept.add((teacher, seed))
         started = time.perf_counter()
         row = run_variant(one, kit)
@@ -218,8 +239,15 @@ def teacher_row(variant: Variant) -> tuple[str, str]:
     >>> teacher_row(variant("logits, T 2"))
     ('teacher of temperature', 'temperature')
     """
-    group = group_of(variant)
-    return (LATER[group], group) if group in LATER else TEACHERS[variant.recipe]
+    return (variant.teacher, group_of(variant)) if variant.teacher else TEACHERS[variant.recipe]
+
+
+def scored_teacher(name: str, group: str, kit: Prepared) -> dict:
+    """The row of a kit's teacher, or of several together."""
+    answers = kit.answers
+    if answers is None:
+        return row_for(name, group, kit, kit.teacher)
+    return scored({"variant": name, "group": group}, kit, answers.__getitem__)
 
 
 def work(variant: Variant) -> float:

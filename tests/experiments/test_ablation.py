@@ -197,8 +197,9 @@ def test_what_is_recorded_is_what_it_was(kit):
     for name, found in runs.groupby("variant"):
         for seed, right in ablation.right_rows(runs, name).items():
             assert right.mean() == pytest.approx(found.set_index("seed")["test_accuracy"][seed])
-    known = {one.name for group in experiments.GROUPS.values() for one in group}
-    assert set(runs["variant"]) == known | {"teacher", "MPNet teacher", *ablation.LATER.values()}
+    variants = [one for group in experiments.GROUPS.values() for one in group]
+    teachers = {"teacher", "MPNet teacher"} | {one.teacher for one in variants if one.teacher}
+    assert set(runs["variant"]) == {one.name for one in variants} | teachers
     assert (runs.groupby("variant")["seed"].count() == 3).all()
     assert set(runs["group"]) == set(experiments.GROUPS) | {"teacher"}
 
