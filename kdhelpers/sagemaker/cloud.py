@@ -8,7 +8,7 @@ import re
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,12 +124,59 @@ def launch(plan: JobPlan) -> str:
     job = None
     with sdk.quiet_sdk(), sdk.code_folder() as code, contextlib.suppress(KeyboardInterrupt):
         trainer, inputs = sdk.build_trainer(plan, session, code)
-        trainer.train(input_data_config=inputs, wait=False, logs=False)
+        parts = (plan.bucket, session.default_bucket_prefix, trainer.base_job_name)
+        folder = f"s3://{'/'.join(str(part) for part in parts if part)}/"  # this launch's alone
+        with _uploads(session.boto_session, folder):
+            trainer.train(input_data_config=inputs, wait=False, logs=False)
         job = trainer._latest_training_job
     if job is None:  # Ctrl-C, also where the SDK swallows it: AWS may have made the job, and not said its name yet
         look = f"python -m kdhelpers sagemaker clean --region {plan.region}"
-        raise UserError(f"stopped; if the job runs already, it is billed: {look} lists it")
+        raise UserError(
+            f"stopped; if the job runs already, it is billed: {look} lists it. If it does not, what was uploaded stays "
+            f"until you delete it: aws s3 rm --recursive {folder}"
+        )
     return job.training_job_name
+
+
+@contextlib.contextmanager
+def _uploads(session: Any, folder: str) -> Iterator[None]:
+    """Delete what a launch has uploaded where AWS then refuses the job: it has no owner, so nothing would list it.
+
+    After any other error the job may have been made, and the folder is only named. `session`: boto3's.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, ClientError) and error.operation_name == "CreateTrainingJob"
+        try:
+            if not refused or error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+                raise UserError("")
+            with aws_errors():
+                delete_folder(session, folder)
+            print("what had been uploaded is deleted again", flush=True)
+        except UserError:
+            print(f"what was uploaded stays until you delete it: aws s3 rm --recursive {folder}", flush=True)
+        raise
+
+
+def objects_below(session: Any, folder: str) -> Any:
+    """All that lies below an s3:// address that ends in a slash, as boto3's collection. Raises UserError."""
+    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    if not prefix.strip("/") or not folder.endswith("/"):
+        raise UserError(f"{folder} is no folder of this project's")
+    return session.resource("s3").Bucket(bucket).objects.filter(Prefix=prefix)
+
+
+def delete_folder(session: Any, folder: str) -> None:
+    """Delete all below an s3:// address that ends in a slash. `session`: boto3's. Raises UserError.
+
+    In a bucket with versions AWS keeps the earlier ones.
+    """
+    errors = [error for answer in objects_below(session, folder).delete() for error in answer.get("Errors", [])]
+    if errors:
+        raise UserError(f"{len(errors)} files of {folder} were not deleted: AWS says {errors[0].get('Message')}")
 
 
 @aws_errors()

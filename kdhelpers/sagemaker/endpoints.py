@@ -14,8 +14,8 @@ from typing import Any
 from kdhelpers import models
 from kdhelpers.errors import UserError, refuse
 from kdhelpers.sagemaker import sdk
-from kdhelpers.sagemaker.cloud import located
-from kdhelpers.sagemaker.leftovers import delete_all, delete_folder
+from kdhelpers.sagemaker.cloud import delete_folder, located
+from kdhelpers.sagemaker.leftovers import delete_all
 from kdhelpers.sagemaker.plan import HOSTING, SERVERLESS_SECOND, JobPlan
 from kdhelpers.sagemaker.sdk import aws_errors, explain
 

@@ -167,7 +167,7 @@ def _files(session: Any, tagged: dict, running: Collection[str], places: dict) -
         if any(address.startswith(place) for address in needed):
             continue
         with contextlib.suppress(UserError), aws_errors():  # a bucket that is gone, or is not ours to see
-            keys = [(item.key, item.size) for item in _objects(session, place)]
+            keys = [(item.key, item.size) for item in cloud.objects_below(session, place)]
             if keys:
                 size = sum(size for _, size in keys) / 1e6
                 found.append(Leftover("files", place, whose, created, megabytes=size, holds=_contents(place, keys)))
@@ -183,23 +183,6 @@ def _contents(place: str, keys: list[tuple[str, int]]) -> str:
         "checkpoints": any(name.startswith("checkpoints/run") for name in names),
     }
     return " and ".join(kind for kind, there in kinds.items() if there) or "what was uploaded"
-
-
-def _objects(session: Any, folder: str) -> Any:
-    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
-    if not prefix.strip("/") or not folder.endswith("/"):
-        raise UserError(f"{folder} is no folder of this project's")
-    return session.resource("s3").Bucket(bucket).objects.filter(Prefix=prefix)
-
-
-def delete_folder(session: Any, folder: str) -> None:
-    """Delete all below an s3:// address that ends in a slash. `session`: boto3's. Raises UserError.
-
-    In a bucket with versions AWS keeps the earlier ones.
-    """
-    errors = [error for answer in _objects(session, folder).delete() for error in answer.get("Errors", [])]
-    if errors:
-        raise UserError(f"{len(errors)} files of {folder} were not deleted: AWS says {errors[0].get('Message')}")
 
 
 # --- cleaning up
@@ -221,7 +204,7 @@ def clean(items: Collection[Leftover], region: str | None = None) -> None:
         delete_all(client, [(item.kind, item.name) for item in items if item.kind != "files"])
     finally:
         for folder in folders:
-            delete_folder(session, folder)
+            cloud.delete_folder(session, folder)
 
 
 @aws_errors()

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import botocore.client
 import nbformat
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from kdhelpers import sagemaker
@@ -100,9 +102,43 @@ def test_a_launch_returns_the_name_that_aws_knows(aws):
     assert "h old" in line
 
 
+def refusing(code, status):
+    def answer(client, name, parameters):
+        if name != "CreateTrainingJob":
+            return send(client, name, parameters)
+        told = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise ClientError(told, name)
+
+    send = botocore.client.BaseClient._make_api_call
+    return answer
+
+
+def test_what_was_uploaded_for_a_job_that_aws_refuses_is_deleted_again(aws, monkeypatch, capsys):
+    """It would be in no list: only a job has an owner. What another launch has uploaded stays."""
+    cloud.launch(PLACE)
+    others = {item.key for item in aws.resource("s3").Bucket("mine").objects.all()}
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", refusing("ResourceLimitExceeded", 400))
+    with pytest.raises(UserError, match="your quota is used up"):
+        cloud.launch(PLACE)
+    assert "what had been uploaded is deleted again" in capsys.readouterr().out
+    assert {item.key for item in aws.resource("s3").Bucket("mine").objects.all()} == others
+    assert others
+
+
+def test_where_the_job_may_have_been_made_its_uploads_stay_and_are_named(aws, monkeypatch, capsys):
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", refusing("InternalFailure", 500))
+    with pytest.raises(UserError, match="InternalFailure"):
+        cloud.launch(PLACE)
+    (folder,) = re.findall(r"aws s3 rm --recursive s3://mine/(\S+/)", capsys.readouterr().out)
+    assert list(aws.resource("s3").Bucket("mine").objects.filter(Prefix=folder))
+
+
 def test_ctrl_c_before_aws_has_answered_does_not_hide_the_job(aws, interrupt_after):
     interrupt_after("CreateTrainingJob")
-    with pytest.raises(UserError, match="if the job runs already, it is billed: .* clean --region us-east-1 lists it"):
+    told = (
+        "if the job runs already, it is billed: .* clean --region us-east-1 lists it. .* rm --recursive s3://mine/dist"
+    )
+    with pytest.raises(UserError, match=told):
         cloud.launch(PLACE)
 
 

@@ -88,7 +88,7 @@ def test_only_folders_of_a_things_own_name_are_its_own(aws):
     assert module._folders("model", "m", mine_) == {"s3://mine/a/m/"}
     for address in ("s3://mine/", "s3://mine", "s3://mine/a"):
         with pytest.raises(UserError, match="no folder of this project's"):
-            module.delete_folder(aws, address)
+            cloud.delete_folder(aws, address)
 
 
 def test_an_administrators_output_path_is_found_beside_the_inputs():
@@ -107,7 +107,7 @@ def test_files_that_were_not_deleted_are_told(aws, respond):
     aws.client("s3").put_object(Bucket="mine", Key="a/m/x", Body=b"x")
     respond("DeleteObjects", {"Errors": [{"Key": "a/m/x", "Message": "Access Denied"}]})
     with pytest.raises(UserError, match="1 files of s3://mine/a/m/ were not deleted: AWS says Access Denied"):
-        module.delete_folder(aws, "s3://mine/a/m/")
+        cloud.delete_folder(aws, "s3://mine/a/m/")
 
 
 def test_a_bucket_that_is_gone_does_not_hide_the_rest(aws):

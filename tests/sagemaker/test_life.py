@@ -155,6 +155,7 @@ def test_from_a_plan_to_an_empty_account_and_every_call_is_in_the_record(life, l
     life.say("endpoint", "--yes", *PLACE, str(home))
     commands = {"launch": large, "label": large, "endpoint": [str(home)]}
     after_a_failing_upload(life, commands)
+    when_aws_refuses_the_job(life, commands)
     with_nothing_named(life, commands)
     with_a_prefix(life, commands, tmp_path)
     by_the_job(life)
@@ -226,6 +227,17 @@ def after_a_failing_upload(life, commands):
         told = life.say(command, "--yes", *PLACE, *given, code=2, when="when an upload fails")
         assert "AWS does not allow this" in told
     del life.on["UploadPart"]
+
+
+def when_aws_refuses_the_job(life, commands):
+    """Its own uploads go, and nothing else."""
+    bucket = life.aws.resource("s3").Bucket("mine")
+    before = {item.key for item in bucket.objects.all()}
+    for command in ("launch", "label"):
+        life.refuse("CreateTrainingJob", "ResourceLimitExceeded", times=1)
+        told = life.say(command, "--yes", *PLACE, *commands[command], code=2, when="when AWS refuses the job")
+        assert "your quota is used up" in told
+    assert {item.key for item in bucket.objects.all()} == before
 
 
 def with_nothing_named(life, commands):
