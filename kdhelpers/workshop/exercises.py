@@ -246,7 +246,7 @@ def _likeliest_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def _loss_with(*mistakes: str) -> Callable:
     """The loss of 04 with the mistakes of these names, or with none."""
 
-    def loss(*probe: Any) -> float:
+    def loss(*probe: Any) -> torch.Tensor:
         student, teacher, labels, alpha, temperature = probe
         known = labels >= 0
         hard = distillation.hard_label_loss(student, labels)
@@ -257,7 +257,7 @@ def _loss_with(*mistakes: str) -> Callable:
         soft = distillation.soft_target_loss(*pair, temperature)
         soft = soft / (3 if "over classes" in mistakes else 1) / (temperature**2 if "unsquared" in mistakes else 1)
         weight = 1 - alpha if "swapped" in mistakes else alpha
-        return float(weight * hard + (1 - weight) * soft)
+        return weight * hard + (1 - weight) * soft
 
     return loss
 
@@ -283,9 +283,15 @@ def distillation_loss(answer: Callable) -> str | None:
     if wrong is None:
         if math.isnan(float(answer(*copy.deepcopy(probes[2])))):
             return "in a batch without any label it is NaN, the mean of nothing"
-        _, *others = copy.deepcopy(probes[0])
-        if not getattr(answer(logits[0].clone().requires_grad_(), *others), "requires_grad", False):
-            return "no gradient reaches the student: return a tensor, and detach nothing"
+        gradients: list[torch.Tensor] = []
+        for loss in (answer, _loss_with()):
+            student, *others = copy.deepcopy(probes[0])
+            value = loss(student.requires_grad_(), *others)
+            if not getattr(value, "requires_grad", False):
+                return "no gradient reaches the student: return a tensor, and detach nothing"
+            gradients += torch.autograd.grad(value, student)
+        if not torch.allclose(*gradients, atol=1e-5):
+            return "the value is right, its gradient is not: a part of it does not reach the student's logits"
     return wrong or _function(answer, _loss_with(), probes[2:], {})
 
 
@@ -595,6 +601,9 @@ def rule(answer: Callable) -> str | None:
     if accuracy > 0.53:
         score = _compound(rows["text"][:])
         copied = ((shares[:, 1] > 0.5) == (score > 0))[score != 0].mean() > 0.98
+        again = _array(answer([f"{text} {text}" for text in reversed(rows["text"][:])])).argmax(-1)[::-1]
+        if (again == labels).mean() <= 0.53:
+            return "it knows these rows by heart, and not the same words in other texts: a rule looks no label up"
         return "that is VADER: use words of your own" if copied else None
     if (shares.argmin(-1) == labels).mean() > 0.53:
         return "negative comes first and positive second: the columns have changed places"

@@ -75,6 +75,15 @@ def labels_in_place(student, teacher, labels, alpha, temperature):
     return alpha * hard + loss()(student, teacher, labels, 0, temperature) * (1 - alpha)
 
 
+def without_gradient(*given, part):
+    """The right value; one part of it does not move the student: "labels" or "teacher"."""
+    student, teacher, labels, alpha, temperature = given
+    known = labels >= 0
+    left = {part: student.detach()}
+    hard = F.cross_entropy(left.get("labels", student)[known], labels[known], reduction="sum") / len(labels)
+    return alpha * hard + loss()(left.get("teacher", student), teacher, labels, 0, temperature) * (1 - alpha)
+
+
 def nan_without_labels(*given):
     """Right as long as one row has a label."""
     return loss()(*given) * (1 if (given[2] >= 0).any() else float("nan"))
@@ -195,6 +204,17 @@ PRAISE = "best good great funny moving love beautiful fine smart fun perfect ric
 BLAME = "bad dull worst boring no nothing too never lacks mess tedious only".split()
 
 
+def by_heart(texts):
+    """The validation rows' own labels, and one half for any other text."""
+    rows = data.movie_snippets().splits["validation"]
+    known = dict(zip(rows["text"], rows["label"], strict=True))
+    return np.array([[0.5, 0.5] if text not in known else np.eye(2)[known[text]] for text in texts])
+
+
+def in_their_order(texts):
+    return np.eye(2)[data.movie_snippets().splits["validation"]["label"]]
+
+
 def budgeted(
     late=False, measure="p95_ms", key=lambda t: (t.accuracy, -t.megabytes), within=lambda ms, most: ms <= most
 ):
@@ -280,6 +300,8 @@ EXERCISES = {
             (lambda texts: np.tile([0, 1], (len(texts), 1)), "more than 53 % is wanted\n"),  # none is undecided
             (lambda texts: words(texts)[:, 1], "it returns the shape (1000,)"),
             (lambda texts: 100 * words(texts), "two probabilities that sum to 1"),
+            (by_heart, "a rule looks no label up"),
+            (in_their_order, "a rule looks no label up"),
             (vader_shares, "that is VADER: use words of your own"),
             (lambda texts: vader_shares(texts, 5), "that is VADER"),
             (lambda texts: np.eye(2)[vader_shares(texts).argmax(-1)], "that is VADER"),
@@ -367,6 +389,8 @@ EXERCISES = {
         [
             (lambda *given: loss()(*given).item(), "no gradient reaches"),
             (lambda student, *rest: loss()(student.detach(), *rest), "no gradient reaches"),
+            (functools.partial(without_gradient, part="teacher"), "its gradient is not"),
+            (functools.partial(without_gradient, part="labels"), "its gradient is not"),
             (lambda *given: loss(hard="sum", divided=False)(*given), "not divided by the number of rows"),
             (loss_of_labelled_rows, "for all rows"),
             (loss(swapped=True), "changed places"),
