@@ -16,6 +16,7 @@ from ipykernel.ipkernel import IPythonKernel
 from nbval.plugin import get_sanitize_patterns
 
 from tests.tools import draw_diagrams, refresh_notebooks
+from tests.tools.results import words_of
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -49,13 +50,6 @@ def tags(cell):
 
 def text_of(notebook):
     return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-
-
-def words_of(markdown):
-    """How many words a reader has before them: without fenced code, the rows of tables, and what is folded away."""
-    for block in (r"^```.*?^```", r"<details>.*?</details>", r"^\|.*?$"):
-        markdown = re.sub(block, "", markdown, flags=re.S | re.M)
-    return len(markdown.split())
 
 
 def test_there_are_notebooks():

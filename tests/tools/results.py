@@ -1,4 +1,4 @@
-"""Write what the package's records say into README.md and notebooks/RESULTS.md: python -m tests.tools.results.
+"""Write what the package's records say into README.md and the pages in notebooks/: python -m tests.tools.results.
 
 Between `<!-- from the record: NAME -->` and `<!-- end -->` stands what the function NAME returns, or what a command
 printed whose record (`tests.tools.record`) has that name; a block of which there is no record yet stays as it is. With
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from textwrap import fill
 
+import nbformat
 import pandas as pd
 
 from kdhelpers import evaluation, experiments, sagemaker
@@ -19,7 +20,8 @@ from tests.tools.record import RECORDS
 from tests.tools.record_calls import CALLS_FILE
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "notebooks" / "RESULTS.md", ROOT / "notebooks" / "AWS.md")
+NOTEBOOKS = ROOT / "notebooks"
+PAGES = (ROOT / "README.md", *(NOTEBOOKS / f"{name}.md" for name in ("RESULTS", "AWS", "INSTRUCTOR")))
 BLOCK = re.compile(r"(<!-- from the record: (\w+) -->\n).*?(<!-- end -->)", flags=re.S)
 LARGE = Path(experiments.__file__).with_name("movie-snippets-base.json")  # metrics.json of a run of that recipe
 STUDENT, CONTROL, TEACHER = "+ logits on all texts", "labels only", "teacher"
@@ -163,9 +165,29 @@ def large_corpus(runs: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def words_of(markdown: str) -> int:
+    """How many words a reader has before them: without fenced code, the rows of tables, and what is folded away."""
+    for block in (r"^```.*?^```", r"<details>.*?</details>", r"^\|.*?$"):
+        markdown = re.sub(block, "", markdown, flags=re.S | re.M)
+    return len(markdown.split())
+
+
+def notebooks(runs: pd.DataFrame | None = None) -> str:
+    """Words, time and memory of each notebook, as `make notebooks` measured them. No run is looked at."""
+    lines = ["| notebook | words to read | runs by itself | memory |", "| --- | --- | --- | --- |"]
+    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        took, texts = notebook.metadata["measured"], [c.source for c in notebook.cells if c.cell_type == "markdown"]
+        minutes, seconds = divmod(took["seconds"], 60)
+        words, time = words_of("\n".join(texts)), f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+        lines.append(f"| [{path.stem}]({path.name}) | {words:,} | {time} | {took['gib']} GiB |")
+    return "\n".join(lines) + "\n"
+
+
 MADE: dict[str, Callable[[pd.DataFrame], str]] = {
     "headline": headline, "ablation": ablation, "seeds": seeds, "pairs": pairs, "sizes": sizes,
     "small_pairs": small_pairs, "large_teacher": large_teacher, "aws_calls": aws_calls, "large_corpus": large_corpus,
+    "notebooks": notebooks,
 }  # fmt: skip
 
 
