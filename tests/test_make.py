@@ -5,6 +5,7 @@ import pty
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -156,6 +157,16 @@ def test_studio_gets_a_kernel_of_its_own_without_cuda_and_without_a_cache(make, 
         [*make, *home, "TORCH_INDEX=elsewhere", "studio"], capture_output=True, text=True, check=True
     )
     assert "--index-url elsewhere" in again.stdout
+
+
+def test_a_home_without_room_for_a_studio_set_up_is_told_so_and_no_other(make, tmp_path, monkeypatch):
+    done = subprocess.run([*make, f"HOME={tmp_path}", "studio"], capture_output=True, text=True, check=True)
+    (look,) = [line.removeprefix("-c ") for line in asked(done.stdout) if line.startswith("-c import shutil")]
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=3.4 * 2**30))
+    with pytest.raises(SystemExit, match="3.4 GB free, and 3.5 are needed"):
+        exec(look)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=3.6 * 2**30))
+    exec(look)
 
 
 def test_a_studio_set_up_that_was_interrupted_is_not_refused_for_the_room_it_has_taken(make, tmp_path):

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 import kdhelpers
 from kdhelpers import evaluation
 from kdhelpers.__main__ import main
+from kdhelpers.sagemaker import sdk
 from tests.evaluation.test_report import metrics  # noqa: F401
 from tests.tools import record, results
 
@@ -200,6 +201,19 @@ def test_the_two_lines_that_make_studio_stands_for_do_what_it_does(name):
     assert re.search(r"ipykernel install .*", makefile)[0] in lines
     assert lines.count("--no-cache-dir") == 2
     assert "-r requirements.txt -e ." in lines
+
+
+def test_the_page_about_aws_has_what_a_first_job_needs_and_what_is_said_without_it():
+    """Its quotations are the code's own sentences."""
+    table = re.search(r"## Before the first job\n(.*?)\n## ", TEXTS["AWS.md"], flags=re.S)[1]
+    rows = dict(re.findall(r"^\| ([\w ]+) \| (.*) \|$", table, flags=re.M))
+    needed = ["credentials", "a role that SageMaker may use", "a bucket", "a quota for GPUs"]
+    assert [name for name in rows if name != "what"] == needed
+    quoted = re.findall(r"`((?:no valid|SageMaker may|the job's)[^`]*)`", table)
+    assert len(quoted) == 3
+    for words in quoted:
+        assert any(saying.startswith(words) for saying in sdk.SAYINGS), words
+    assert "sagemaker rights" in rows["a role that SageMaker may use"]
 
 
 def asked_for(libraries):

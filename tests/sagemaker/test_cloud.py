@@ -162,7 +162,8 @@ def test_how_a_job_ended():
     said = cloud.ending(described(FailureReason=crash))
     assert 'said: File "train.py", line 7, in fit | x / 0 | ZeroDivisionError: division' in said
     assert "no such machine free" in cloud.ending(described(FailureReason="CapacityError: Unable to provision"))
-    assert "script" not in cloud.ending(described(FailureReason="InternalServerError: We encountered an error"))
+    for theirs in ("InternalServerError: We encountered an error", "ClientError: Data download failed: no space left"):
+        assert "script" not in cloud.ending(described(FailureReason=theirs))
     stopped = described(TrainingJobStatus="Stopped", SecondaryStatus="MaxRuntimeExceeded")
     assert "--max-minutes" in cloud.ending(stopped)
     assert "--max-wait-minutes" in cloud.ending(stopped | {"SecondaryStatus": "MaxWaitTimeExceeded"})
@@ -205,7 +206,7 @@ def test_who_cannot_follow_any_longer_is_told_that_the_job_runs_on(monkeypatch, 
         return answer
 
     monkeypatch.setattr(cloud, "describe", describe)
-    with pytest.raises(UserError, match=r"runs on and is billed: .*status j --follow") as told:
+    with pytest.raises(UserError, match=r"runs on and is billed: .*status j --follow .*clean j --yes") as told:
         cloud.follow("j", pause=0, say=lambda line: None)
     assert str(blow) in str(told.value)
 

@@ -181,6 +181,29 @@ def test_clean_lists_ones_own_with_owner_and_age_and_counts_the_others(aws, caps
     assert counted(aws) == [0, 0, 0]
 
 
+def test_clean_with_names_ends_these_and_nothing_else_of_ones_own_or_of_others(aws, capsys):
+    for name, owner in (("mine", cloud.owner()), ("old", cloud.owner()), ("anns", "user/ann")):
+        stand(aws, name, project="distilling-bert", owner=owner)
+    assert main(["sagemaker", "clean", "old", *REGION]) == 0
+    said = capsys.readouterr().out
+    assert (said.count(" old of "), said.count(" mine of ")) == (3, 0)
+    assert "files in S3 were not looked at: --s3 does" in said
+    assert main(["sagemaker", "clean", "old", *REGION, "--yes"]) == 0
+    for named in (["anns"], ["mine", "old"]):
+        assert main(["sagemaker", "clean", *named, *REGION, "--yes"]) == 2
+        assert f"is called {named[-1]}" in capsys.readouterr().err
+    left = {model["ModelName"] for model in aws.client("sagemaker").list_models()["Models"]}
+    assert (left, counted(aws)) == ({"mine", "anns"}, [2, 2, 2])
+
+
+def test_an_endpoints_price_is_said_before_anything_is_deployed(capsys):
+    for machine, words in (([], "nothing while nobody asks"), (["--instance", "ml.m5.large"], "0.12 USD an hour")):
+        assert main(["sagemaker", "endpoint", "run", *machine]) == 2
+        said = capsys.readouterr()
+        assert words in said.out
+        assert "nothing was deployed" in said.err
+
+
 def test_the_room_offers_what_it_lists():
     assert [name for name in sagemaker.__all__ if not hasattr(sagemaker, name)] == []
     assert callable(sagemaker.rehearse)

@@ -73,6 +73,15 @@ def test_hyperparameters_arrive_as_they_were_sent(tmp_path, monkeypatch):
     assert settings.output == tmp_path / "ck" / "run"
 
 
+def test_the_hubs_token_is_there_before_anything_is_loaded(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(container, "read_hub_token", lambda environment: order.append("token"))
+    monkeypatch.setattr(container, "_distil", lambda settings, environment: order.append("run"))
+    (tmp_path / "hyperparameters.json").write_text("{}")
+    container.run({"SM_INPUT_CONFIG_DIR": str(tmp_path)})
+    assert order == ["token", "run"]
+
+
 def test_answers_that_do_not_fit_are_not_paid_for_again(plan, tmp_path, monkeypatch):
     """Another precision is enough: the teacher would read the whole corpus once more, on one machine."""
     monkeypatch.setenv("KD_HOME", str(tmp_path))

@@ -46,8 +46,8 @@ def test_an_endpoint_that_never_comes_up_is_deleted(aws, student, respond):
     assert counted(aws) == [0, 0, 0]
 
 
-def test_an_endpoint_that_is_still_being_made_is_waited_for(aws, student, respond, monkeypatch):
-    """Ctrl-C while it is made: AWS refuses to delete it then, and what it needs may not go before it."""
+def test_an_endpoint_that_is_still_being_made_is_waited_for(aws, student, respond, monkeypatch, capsys):
+    """Ctrl-C while it is made: AWS refuses to delete it then, and what it needs may not go before it. Both are said."""
     deleted = respond("DeleteEndpoint", "ValidationException: Cannot update in-progress endpoint", ...)
     asked = respond("DescribeEndpoint", {"EndpointStatus": "Creating"}, {"EndpointStatus": "Creating"}, ...)
     naps, configs = [], respond("DeleteEndpointConfig", ...)
@@ -62,6 +62,9 @@ def test_an_endpoint_that_is_still_being_made_is_waited_for(aws, student, respon
     with pytest.raises(KeyboardInterrupt), endpoint(student, PLACE):
         pytest.fail("it never was in service")
     assert (len(deleted), len(configs), len(naps)) == (2, 1, 2)
+    begun, waiting = capsys.readouterr().out.splitlines()[-2:]
+    assert begun.endswith("is being made, some minutes; Ctrl-C deletes it")
+    assert waiting.endswith("is still being made, and can be deleted only then: waiting, some minutes")
     assert len(asked) >= 3
     assert counted(aws) == [0, 0, 0]
 

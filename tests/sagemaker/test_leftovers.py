@@ -91,6 +91,24 @@ def test_only_folders_of_a_things_own_name_are_its_own(aws):
             cloud.delete_folder(aws, address)
 
 
+def test_a_models_archive_goes_with_it(aws):
+    """An endpoint's, whose command was killed: it has no other owner, and `clean --s3` is not asked for."""
+    for key in ("a/m/model.tar.gz", "a/other/model.tar.gz"):
+        aws.client("s3").put_object(Bucket="mine", Key=key, Body=b"x")
+    archive = {
+        "Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/i:1",
+        "ModelDataUrl": "s3://mine/a/m/model.tar.gz",
+    }
+    tags = [{"Key": "project", "Value": "distilling-bert"}, {"Key": "owner", "Value": cloud.owner()}]
+    aws.client("sagemaker").create_model(
+        ModelName="m", ExecutionRoleArn=conftest.ROLE, PrimaryContainer=archive, Tags=tags
+    )
+    clean(mine(leftovers()))
+    assert counted(aws) == [0, 0, 0]
+    left = aws.client("s3").list_objects_v2(Bucket="mine")["Contents"]
+    assert [item["Key"] for item in left] == ["a/other/model.tar.gz"]
+
+
 def test_an_administrators_output_path_is_found_beside_the_inputs():
     facts = {
         "TrainingJobName": "j", "OutputDataConfig": {"S3OutputPath": "s3://corp/out"},

@@ -144,6 +144,13 @@ def test_a_students_layers_and_the_inputs_are_looked_at(plan, tmp_path):
     assert plan_problems(with_options(plan, unlabelled="s3://bucket/corpus.txt")) == []
 
 
+def test_a_students_layers_are_looked_at_where_the_rows_are_elsewhere(plan):
+    away = with_options(plan, train="s3://bucket/train.csv")
+    assert plan_problems(away) == []
+    (problem,) = plan_problems(with_options(away, student_layers=9))
+    assert "9 layers" in problem
+
+
 ROWS = {
     "no such text column": ({"text_column": "review"}, "no column 'review'"),
     "no such label column": ({"label_column": "stars"}, "no column 'stars'"),

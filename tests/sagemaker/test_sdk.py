@@ -1,6 +1,7 @@
 """The request that the SDK would send for a plan, held against AWS's own description of it."""
 
 import importlib
+import json
 import re
 from dataclasses import replace
 
@@ -31,6 +32,13 @@ def test_the_request_that_the_sdk_would_send(plan):
     assert request["RoleArn"] == ROLE
     assert request["Tags"] == [{"Key": "team", "Value": "a"}, {"Key": "project", "Value": "distilling-bert"}]
     assert len(request["AlgorithmSpecification"]["MetricDefinitions"]) == len(sdk.METRICS)
+
+
+def test_a_machine_with_several_gpus_gets_torchrun_with_a_process_for_each(plan):
+    told = []
+    several = replace(plan, instance="ml.g5.12xlarge")
+    sdk.training_request(several, lambda path, channel: told.extend(file.read_text() for file in path.rglob("*.json")))
+    assert [json.loads(text)["process_count_per_node"] for text in told if "process_count_per_node" in text] == [4]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +237,13 @@ def test_an_administrators_defaults_hold(administrator, plan):
     own = check(replace(plan, subnets="subnet-0c, subnet-0d", security_groups="sg-0e", kms_key="alias/own"))
     assert own["VpcConfig"] == {"Subnets": ["subnet-0c", "subnet-0d"], "SecurityGroupIds": ["sg-0e"]}
     assert own["OutputDataConfig"]["KmsKeyId"] == "alias/own"
+
+
+def test_a_key_encrypts_the_disk_of_a_machine_that_is_not_known_to_have_one_of_its_own(plan):
+    encrypted = replace(plan, kms_key="alias/own")
+    unknown = replace(encrypted, instance="ml.g7.48xlarge", processes=8)
+    assert check(unknown)["ResourceConfig"]["VolumeKmsKeyId"] == "alias/own"
+    assert "VolumeKmsKeyId" not in check(encrypted)["ResourceConfig"]
 
 
 def test_an_administrators_defaults_do_not_switch_telemetry_on(administrator):
