@@ -1,7 +1,8 @@
 """`python -m kdhelpers export`: write a student as one file, for ONNX or numpy, and check that it answers alike.
 
-With `--format web`: as a folder with a page in which the int8 student answers in anybody's browser. With `--format
-folder`: as it was trained, a model and its tokenizer; with `--teacher` that is how a fine-tuned teacher travels.
+With `--format web`: as a folder with a page in which the int8 student answers in anybody's browser; of a static student
+one small file. With `--format folder`: as it was trained, a model and its tokenizer; with `--teacher` that is how a
+fine-tuned teacher travels.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
 FORMATS = (
-    "onnx (fp32, default), onnx-int8, numpy (of a static student), web: a page with the int8 student, or folder: as "
+    "onnx (fp32, default), onnx-int8, numpy (of a static student), web: a page with the student, or folder: as "
     "PyTorch has it, for --teacher on another machine"
 )
 ROWS = (
@@ -110,6 +111,12 @@ def report_folder(output: Path, facts: dict) -> None:
 
 def report_page(output: Path, facts: dict) -> None:
     """Print where the page is, what it needs, and what of the rows it shows."""
+    if facts["libraries"] == "none":
+        print(f"{output}/index.html: {facts['page_bytes'] / 1e6:.1f} MB, all in one file")
+        report(facts)
+        print("the page shows some of the compared texts as examples: choose others with --rows before you send it")
+        print("open it by a double click, mail it, or put it on any server: it needs no library and no network")
+        return
     print(f"{output}: {facts['page_bytes'] / 1e6:.0f} MB, of which the student {facts['bytes'] / 1e6:.1f},")
     report(facts)
     if facts["libraries"] == "npm":

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 
 from kdhelpers import models
 from kdhelpers.data import Task
+from kdhelpers.deployment import predict_static
 from kdhelpers.deployment.export import ACCEPTED_CHANGES, PROBE, export, student_folder
 from kdhelpers.deployment.runners import run_metrics
 from kdhelpers.errors import UserError
@@ -24,7 +25,7 @@ from kdhelpers.storage import cache_home, write_file, write_folder
 SOURCES = ("npm", "cdn")  # where the page's JavaScript comes from
 CDN = "https://cdn.jsdelivr.net"
 EXAMPLES = 6
-TEMPLATE = Path(__file__).with_name("web") / "index.html"
+PARTS = Path(__file__).with_name("web")  # the page, and what answers in it
 MODEL = "onnx/model_quantized.onnx"  # where transformers.js looks for 8 bits
 
 
@@ -66,42 +67,48 @@ def export_web(
     """Write a page that answers in the browser to `output`, all or nothing; an earlier page goes.
 
     The folder holds index.html for a server, student.html for a double click (all in one file), the int8 student as
-    `@huggingface/transformers` loads it, and lib/. Some of `texts` become the page's examples. `libraries`: npm, or
-    cdn for a page that loads its JavaScript from a public server, as it also does where npm gives none. Returns the
-    int8 export's facts, `page_bytes` of the whole folder, `libraries` (npm or cdn) and `no_npm`, the reason or "".
+    `@huggingface/transformers` loads it, and lib/. Of a static student it holds index.html alone, for both, which needs
+    no library. Some of `texts` become the page's examples. `libraries`: npm, or cdn for a page that loads its
+    JavaScript from a public server, as it also does where npm gives none. Returns the export's facts, `page_bytes` of
+    the whole folder, `libraries` (npm, cdn or none) and `no_npm`, the reason or "".
 
-    Raises UserError as `export` does, and for a library that is not the one with our checksum.
+    Raises UserError as `export` does, for a library that is not the one with our checksum, and for a static student
+    whose tokenizer is not BERT's.
     """
     folder = student_folder(student)
-    _require_page(folder, output, libraries)
-    found, no_npm = _libraries() if libraries == "npm" else ([], "")
+    static = models.load_config(folder).model_type == models.StaticForSequenceClassification.kind
+    _require_page(output, libraries)
+    found, no_npm = _libraries() if libraries == "npm" and not static else ([], "")
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            int8 = Path(temporary) / "int8"
-            facts = export(folder, int8, "onnx-int8", texts, vocabulary_of, accept_changes)
+            exported = Path(temporary) / "student"
+            facts = export(folder, exported, "numpy" if static else "onnx-int8", texts, vocabulary_of, accept_changes)
             if facts["pairs"] or facts["task"] != Task.ONE:
-                raise UserError("a page answers with one label for one text: of this student take --format onnx-int8")
+                raise UserError("a page answers with one label for one text: of this student take another --format")
 
             def save(path: str) -> None:
-                layers = _write_student(Path(path), int8, folder, facts)
-                card = {"facts": _facts(folder, layers, facts), "examples": _examples(texts or PROBE)}
-                _write_pages(Path(path), card, found)
+                card = {"facts": _facts(folder, facts), "examples": _examples(texts or PROBE)}
+                if static:
+                    _write_static_page(Path(path), exported, card, facts)
+                else:
+                    _write_student(Path(path), exported, folder, facts)
+                    _write_pages(Path(path), card, found)
 
             write_folder(output, save)
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    return facts | {"page_bytes": size, "libraries": "npm" if found else "cdn", "no_npm": no_npm}
+    source = "none" if static else "npm" if found else "cdn"
+    return facts | {"page_bytes": size, "libraries": source, "no_npm": no_npm}
 
 
-def _require_page(student: str, output: Path, libraries: str) -> None:
+def _require_page(output: Path, libraries: str) -> None:
     """Raise UserError for what is known to be wrong before npm is asked."""
     if libraries not in SOURCES:
         raise UserError(f"libraries must be one of {', '.join(SOURCES)}, not {libraries!r}")
-    if output.is_dir() and any(output.iterdir()) and not (output / MODEL).is_file():
+    held = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if held - {"index.html"} and not (output / MODEL).is_file():
         raise UserError(f"{output} holds files that are no page of a student: choose another output folder")
-    if models.load_config(student).model_type == models.StaticForSequenceClassification.kind:
-        raise UserError("a page needs a transformer: of a static student take --format numpy or onnx-int8")
 
 
 # --- libraries ------------------------------------------------------------------------------------------------------
@@ -161,8 +168,8 @@ def _is(path: Path, integrity: str) -> bool:
 # --- the folder -----------------------------------------------------------------------------------------------------
 
 
-def _write_student(folder: Path, int8: Path, student: str, facts: dict) -> int:
-    """The layout that transformers.js loads; the vocabulary may be a trimmed one. Returns the number of layers."""
+def _write_student(folder: Path, int8: Path, student: str, facts: dict) -> None:
+    """The layout that transformers.js loads; the vocabulary may be a trimmed one."""
     models.load_tokenizer(student).save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings.pop("added_tokens_decoder", None)  # tokenizer.json has them, with the ids of today
@@ -174,7 +181,6 @@ def _write_student(folder: Path, int8: Path, student: str, facts: dict) -> int:
     config.save_pretrained(folder)
     (folder / MODEL).parent.mkdir()
     shutil.copy(int8 / "model.onnx", folder / MODEL)
-    return config.num_hidden_layers
 
 
 def _write_pages(folder: Path, card: dict, libraries: list[Path]) -> None:
@@ -186,22 +192,59 @@ def _write_pages(folder: Path, card: dict, libraries: list[Path]) -> None:
         name: {"url": f"lib/{name}" if libraries else f"{CDN}/npm/{package}/{path}", "integrity": integrity}
         for (package, path, integrity), name in ((library, library.name) for library in LIBRARIES)
     }
-    page = TEMPLATE.read_text(encoding="utf-8")
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    code = f"'wasm-unsafe-eval' blob:; connect-src 'self' blob:{'' if libraries else ' ' + CDN}"
+    for name, inside in {"index.html": {}, "student.html": files}.items():
+        _write_page(folder / name, "transformer.js", inside, card, code)
+
+
+def _write_static_page(folder: Path, exported: Path, card: dict, facts: dict) -> None:
+    """index.html alone, with what each token adds to each class's logit: the head is linear, and what it reads a mean.
+
+    `exported` is the folder of `export --format numpy`. Raises UserError for a tokenizer that static.js does not read.
+    """
+    weights, tokenizer, labels = predict_static.load(exported)
+    state = json.loads(tokenizer.to_str())
+    kinds = [(state[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
+        raise UserError(f"a static student's page reads text as BERT does, and not by {kinds[2]}: take --format numpy")
+    normal, model = state["normalizer"], state["model"]
+    scores = weights["embeddings.weight"] @ weights["classifier.weight"].T + weights["classifier.bias"]
+    known = tokenizer.get_vocab()
+    word = next(token for token in known if token.isalpha())
+    around = tokenizer.encode(word).ids
+    begin, end = around[: around.index(known[word])], around[around.index(known[word]) + 1 :]
+    card["reader"] = {
+        "clean": normal["clean_text"], "ideographs": normal["handle_chinese_chars"], "lower": normal["lowercase"],
+        "strip": normal["lowercase"] if normal["strip_accents"] is None else normal["strip_accents"],
+        "inside": model["continuing_subword_prefix"], "longest": model["max_input_chars_per_word"],
+        "unknown": model["unk_token"], "special": "|".join(re.escape(one["content"]) for one in state["added_tokens"]),
+        "begin": begin, "end": end, "room": facts["max_length"] - len(begin + end), "labels": labels,
+    }  # fmt: skip
+    names = {index: token for token, index in known.items()}
+    vocabulary = "\n".join(names.get(index, "") for index in range(len(scores)))
+    files = {"vocabulary.txt": vocabulary.encode(), "scores.bin": scores.astype("<f4").tobytes()}
+    _write_page(folder / "index.html", "static.js", files, card, "; connect-src 'none'")
+
+
+def _write_page(path: Path, answering: str, files: dict[str, bytes], card: dict, code: str) -> None:
+    """The page with what answers in it, what it holds, and what it may run and load beside its own script."""
+    page = (PARTS / "index.html").read_text(encoding="utf-8")
+    libraries = ", with transformers.js (Apache-2.0) and ONNX Runtime (MIT)" if "libraries" in card else ""
+    page = page.replace("{{load}}", (PARTS / answering).read_text(encoding="utf-8")).replace("{{libraries}}", libraries)
     script, style = (_sri(re.findall(f"<{tag}>(.*?)</{tag}>", page, re.S)[0].encode()) for tag in ("script", "style"))
     policy = (
-        f"default-src 'none'; script-src '{script}' 'wasm-unsafe-eval' blob:; style-src '{style}'; img-src data:; "
-        f"connect-src 'self' blob:{'' if libraries else ' ' + CDN}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src '{script}' {code}; style-src '{style}'; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
     )
     said = json.dumps(card, ensure_ascii=False).replace("<", "\\u003c")  # a text is no markup
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     held = "\n".join(
-        f'<script type="text/plain" id="{path.relative_to(folder).as_posix()}">'
-        f"{base64.b64encode(gzip.compress(path.read_bytes(), mtime=0)).decode()}</script>"
-        for path in files
+        f'<script type="text/plain" id="{name}">{base64.b64encode(gzip.compress(content, mtime=0)).decode()}</script>'
+        for name, content in files.items()
     )
-    for name, inside in {"index.html": "", "student.html": held}.items():
-        filled = page.replace("{{policy}}", policy).replace("{{held}}", inside).replace("{{card}}", said)
-        write_file(folder / name, filled.encode())
+    filled = page.replace("{{policy}}", policy).replace("{{held}}", held).replace("{{card}}", said)
+    write_file(path, filled.encode())
 
 
 def _examples(texts: list[str]) -> list[str]:
@@ -210,21 +253,25 @@ def _examples(texts: list[str]) -> list[str]:
     return fitting[:: max(1, len(fitting) // EXAMPLES)][:EXAMPLES]
 
 
-def _facts(student: str, layers: int, facts: dict) -> list[tuple[str, str]]:
+def _facts(student: str, facts: dict) -> list[tuple[str, str]]:
     """What the page says of its student, name and value; more where it lies in the folder of a run."""
     changed, compared = facts["changed_predictions"], facts["compared_texts"]
-    depth = f"{layers} layer{'s' * (layers > 1)}"
+    layers = models.load_config(student).num_hidden_layers
+    depth = f"{layers} layer{'s' * (layers > 1)}" if layers else "no layers, the mean of its token vectors"
+    size = f", {facts['bytes'] / 1e6:.1f} MB in 8 bits" if layers else ""
     said = [
         ("Classes", ", ".join(facts["labels"])),
-        ("Student", f"{depth}, {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB in 8 bits"),
+        ("Student", f"{depth}, {facts['parameters']:,} parameters{size}"),
         ("Reads", f"up to {facts['max_length']} tokens of a text, with a vocabulary of {facts['vocabulary']:,}"),
-        ("8 bits", f"changed {changed:,} of {compared:,} answers ({100 * changed / compared:.1f} %)"),
     ]
+    if layers:
+        said.append(("8 bits", f"changed {changed:,} of {compared:,} answers ({100 * changed / compared:.1f} %)"))
     run = run_metrics(Path(student).parent) if Path(student).is_dir() else {}
     if "test_accuracy" in run.get("student", {}):
         low, high = run["student"]["test_interval95"]
         accuracy = f"{100 * run['student']['test_accuracy']:.1f} % on {run['rows']['test']:,} test rows"
-        said.append(("Accuracy", f"{accuracy} (95 % interval {100 * low:.1f} to {100 * high:.1f}), before 8 bits"))
+        before = ", before 8 bits" * (layers > 0)
+        said.append(("Accuracy", f"{accuracy} (95 % interval {100 * low:.1f} to {100 * high:.1f}){before}"))
     if "text" in (run.get("verdict") or {}):
         said.append(("Verdict", run["verdict"]["text"]))
     return said

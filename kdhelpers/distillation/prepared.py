@@ -308,9 +308,13 @@ def of_control(settings: RunSettings, **changes: Any) -> RunSettings:
 
 
 def of_teacher(settings: RunSettings) -> RunSettings:
-    """The settings of a bare teacher's fine-tuning: of few labels, so it keeps the dropout that it came with."""
+    """The settings of a bare teacher's fine-tuning, the same whatever its student is.
+
+    It sees few labels, so it keeps the dropout that it came with; and its word embeddings, also where a static student,
+    which has nothing else, trains its own.
+    """
     own = {"epochs": settings.teacher_epochs, "learning_rate": settings.teacher_learning_rate}
-    return on_labels(settings, **own, dropout=None, trainer_options={})
+    return on_labels(settings, **own, dropout=None, train_embeddings=False, trainer_options={})
 
 
 def train_teacher(prepared: Prepared, folder: Path | None) -> Fit:

@@ -149,15 +149,15 @@ def _uploads(session: Any, folder: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        refused = isinstance(error, ClientError) and error.operation_name == "CreateTrainingJob"
-        try:
-            if not refused or error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
-                raise UserError("")
-            with aws_errors():
-                delete_folder(session, folder)
-            print("what had been uploaded is deleted again", flush=True)
-        except UserError:
-            print(f"what was uploaded stays until you delete it: aws s3 rm --recursive {folder}", flush=True)
+        gone = False
+        if isinstance(error, ClientError) and error.operation_name == "CreateTrainingJob":
+            refused = error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
+            with contextlib.suppress(UserError), aws_errors():
+                if refused:
+                    delete_folder(session, folder)
+                    gone = True
+        stays = f"what was uploaded stays until you delete it: aws s3 rm --recursive {folder}"
+        print("what had been uploaded is deleted again" if gone else stays, flush=True)
         raise
 
 

@@ -290,7 +290,7 @@ def distillation_loss(answer: Callable) -> str | None:
             if not getattr(value, "requires_grad", False):
                 return "no gradient reaches the student: return a tensor, and detach nothing"
             gradients += torch.autograd.grad(value, student)
-        if not torch.allclose(*gradients, atol=1e-5):
+        if not torch.allclose(gradients[0], gradients[1], atol=1e-5):
             return "the value is right, its gradient is not: a part of it does not reach the student's logits"
     return wrong or _function(answer, _loss_with(), probes[2:], {})
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -18,13 +19,22 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
+from scipy.special import softmax
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from kdhelpers import models
-from kdhelpers.deployment import export, export_web, exported_logits, graph
+from kdhelpers.deployment import export, export_web, exported_logits, graph, predict_static
 from kdhelpers.errors import UserError
-from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_teacher
+from tests.tiny import (
+    family_tokenizer,
+    save_model,
+    teachable_rows,
+    tiny_model,
+    tiny_tokenizer,
+    trained_tiny_teacher,
+)
 
 NAMES = ["negative", "positive"]
 TEXTS = ["</script><b> is a film of no taste", *(row["text"] for row in teachable_rows(20))]
@@ -214,9 +224,73 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(student, tmp_path):
     assert [path.name for path in Path(tmp_path).iterdir()] == ["thesis.txt"]
 
 
-def test_a_student_that_the_page_cannot_run_is_refused_and_nothing_written(student, tmp_path):
-    static = models.static_student(models.load_classifier(str(student), None).model)
-    folder = save_model(tmp_path / "static", static, tiny_tokenizer())
-    with pytest.raises(UserError, match="needs a transformer"):
-        export_web(str(folder), tmp_path / "page", libraries="cdn", accept_changes=1.0)
+# --- a static student's page
+
+
+@pytest.fixture
+def static(student, tmp_path):
+    """A static student whose classes differ a lot, and some words of Unicode in its vocabulary."""
+    torch.manual_seed(0)
+    model = models.static_student(models.load_classifier(str(student), None).model)
+    torch.nn.init.normal_(model.embeddings.weight)
+    torch.nn.init.normal_(model.classifier.weight)
+    return save_model(tmp_path / "static", model, tiny_tokenizer())
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node must be installed to run a page's script")
+def test_a_static_students_page_reads_and_answers_as_python_does(static, tmp_path):
+    """Its script without the page around it; whether a browser runs it is tested by hand."""
+    export_web(str(static), tmp_path / "page")
+    export(str(static), tmp_path / "numpy", "numpy")
+    weights, tokenizer, labels = predict_static.load(tmp_path / "numpy")
+    words = sorted(tokenizer.get_vocab())[:400:7]
+    texts = [*TEXTS, *STRANGE, " ".join(words), "".join(words), "good " * 99, "x" * 101]
+    page = tmp_path / "page" / "index.html"
+    held = dict(re.findall(r'<script type="text/plain" id="([^"]+)">([^<]*)</script>', page.read_text("utf-8")))
+    script = f"""
+        const card = {json.dumps(card_of(page))}, files = {json.dumps(held)}, texts = {json.dumps(texts)};
+        const held = (name) => new Response(require("zlib").gunzipSync(Buffer.from(files[name], "base64")));
+        let classify;
+        {(web.PARTS / "static.js").read_text("utf-8")}
+        load().then(() => console.log(JSON.stringify(texts.map((text) => [tokens(text), classified(text)]))));
+    """
+    (tmp_path / "page.js").write_text(script, encoding="utf-8")
+    done = subprocess.run(["node", tmp_path / "page.js"], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    for text, (ids, classes) in zip(texts, json.loads(done.stdout), strict=True):
+        assert ids == tokenizer.encode(text).ids, text
+        expected = softmax(predict_static.logits([text], weights, tokenizer)[0])
+        said = {entry["label"]: entry["score"] for entry in classes}
+        assert [said[label] for label in labels] == pytest.approx(expected, abs=1e-5), text
+        assert classes[0]["score"] == max(said.values())
+
+
+STRANGE = [
+    "", " \t\n", "GOOD, good; g\u00f6\u00f6d! Go\u0308od\u00a0film", "a\u200bb\ufeffc\u0000d\ufffde", "x\u0301\u0302y",
+    "\u03a3\u03a3 \u0130", "\u597d\u7684film", "[CLS] good [SEP] [MASK]bad", "$5+5=10 ^_^ `~|<>",
+    "\u00abnaive\u00bb\u2014caf\u00e9\u2026", "\U0001f600 good\U0001f600",
+]  # fmt: skip
+
+
+def test_a_static_students_page_is_one_small_file_that_may_load_nothing(static, tmp_path):
+    facts = export_web(str(static), tmp_path / "page", TEXTS)
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
+    assert facts["libraries"] == "none"
+    assert facts["page_bytes"] < 3e6
+    page = tmp_path / "page" / "index.html"
+    policy = policy_of(page)
+    assert "connect-src 'none'" in policy
+    assert "wasm" not in policy
+    (script,) = re.findall("<script>(.*?)</script>", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+    assert "transformers.js" not in page.read_text(encoding="utf-8").split("<footer>")[1].split("</footer>")[0]
+    assert "no layers" in dict(card_of(page)["facts"])["Student"]
+    export_web(str(static), tmp_path / "page", TEXTS)  # an earlier page goes
+
+
+def test_a_static_student_with_another_kind_of_tokenizer_is_refused_and_nothing_written(tmp_path):
+    parent = tiny_model("roberta")
+    static = save_model(tmp_path / "static", models.static_student(parent), family_tokenizer("roberta"))
+    with pytest.raises(UserError, match="not by BPE: take --format numpy"):
+        export_web(str(static), tmp_path / "page", accept_changes=1.0)
     assert not (tmp_path / "page").exists()

@@ -1,7 +1,8 @@
 """The page of `export --format web` in headless Chromium: run by hand, `python -m pytest -s PATH_OF_THIS_FILE`.
 
 Needs a run (KD_RUN, default runs/movie-snippets), chromium, node and npm, which fetches playwright-core and axe-core.
-With KD_SHOTS=FOLDER screenshots stay there. Prints milliseconds beside ONNX Runtime's in Python.
+With a static student's run, too (KD_STATIC, default runs/static, of `distill --student-layers 0 --output runs/static`),
+its page is looked at, too. With KD_SHOTS=FOLDER screenshots stay there. Prints milliseconds beside those in Python.
 """
 
 import functools
@@ -21,22 +22,18 @@ import pytest
 from scipy.special import softmax
 
 from kdhelpers import deployment
-from kdhelpers.deployment import predict
+from kdhelpers.deployment import predict, predict_static
 
 HERE = Path(__file__).parent
 RUN = Path(os.environ.get("KD_RUN", "runs/movie-snippets"))
+STATIC = Path(os.environ.get("KD_STATIC", "runs/static"))
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 missing = [
     name
     for name, found in {"chromium": CHROME, "node": shutil.which("node"), "npm": shutil.which("npm")}.items()
     if not found
 ]
-pytestmark = [
-    pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} must be installed to look at a page"),
-    pytest.mark.skipif(
-        not (RUN / "predictions.csv").is_file(), reason=f"there is no run in {RUN}: make distill, or KD_RUN"
-    ),
-]
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} must be installed to look at a page")
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
@@ -92,6 +89,8 @@ def node(tmp_path_factory):
 @pytest.fixture(scope="module")
 def looked_at(served, node, tmp_path_factory):
     """One visit of the page, of the single file on a server, in a sandbox and as a file, by keyboard and mouse."""
+    if not (RUN / "predictions.csv").is_file():
+        pytest.skip(f"there is no run in {RUN}: make distill, or KD_RUN")
     folder, address = served
     rows = pd.read_csv(RUN / "predictions.csv", keep_default_na=False)
     texts = list(rows["text"])
@@ -111,10 +110,20 @@ def looked_at(served, node, tmp_path_factory):
 def test_the_page_answers_every_test_row_as_predict_py_does(looked_at):
     session, tokenizer, labels = predict.load(looked_at.int8, threads=1)
     assert (looked_at.page / "onnx/model_quantized.onnx").read_bytes() == (looked_at.int8 / "model.onnx").read_bytes()
+    apart, other = compared(looked_at, labels, lambda text: predict.logits([text], session, tokenizer)[0])
+    # Another machine's sums differ in their last bit, and now and then an activation is rounded to the next of its 256
+    # steps: so do the answers of this file in Python, by 0.013, when one more fusion of ONNX Runtime is allowed.
+    assert not other
+    assert np.mean(apart < 1e-3) > 0.95
+    assert apart.max() < 0.03
+
+
+def compared(looked_at, labels, logits_of):
+    """How far each row's probabilities in the page are from Python's, and the rows with another label; printed."""
     logits, took = [], []
     for text in looked_at.texts:
         began = time.perf_counter()
-        logits.append(predict.logits([text], session, tokenizer)[0])
+        logits.append(logits_of(text))
         took.append(1000 * (time.perf_counter() - began))
     theirs = softmax(np.stack(logits), -1)
     answers = looked_at.said["answers"]
@@ -130,11 +139,7 @@ def test_the_page_answers_every_test_row_as_predict_py_does(looked_at):
         f"browser: p50 {np.median(browser):.2f} ms, p95 {np.quantile(browser, 0.95):.2f}; "
         f"Python, one thread: p50 {np.median(took):.2f} ms, p95 {np.quantile(took, 0.95):.2f}"
     )
-    # Another machine's sums differ in their last bit, and now and then an activation is rounded to the next of its 256
-    # steps: so do the answers of this file in Python, by 0.013, when one more fusion of ONNX Runtime is allowed.
-    assert not other
-    assert np.mean(apart < 1e-3) > 0.95
-    assert apart.max() < 0.03
+    return apart, other
 
 
 def test_nothing_is_asked_of_another_machine(looked_at):
@@ -186,3 +191,45 @@ def test_with_libraries_from_the_public_server_only_those_are_asked_for(looked_a
     asked = [url for url in said["opened"][f"{address}/cdn/"]["asked"] if not url.startswith((address, "blob:"))]
     assert len(asked) == 3
     assert all(url.startswith("https://cdn.jsdelivr.net/npm/") for url in asked)
+
+
+# --- a static student's page
+
+
+@pytest.fixture(scope="module")
+def static_page(served, node, tmp_path_factory):
+    """One visit of the page on a server and one as a file."""
+    if not (STATIC / "predictions.csv").is_file():
+        pytest.skip(f"there is no run in {STATIC}: distill --student-layers 0 --output {STATIC}, or KD_STATIC")
+    folder, address = served
+    texts = list(pd.read_csv(STATIC / "predictions.csv", keep_default_na=False)["text"])
+    facts = deployment.export_web(str(STATIC), folder / "static", texts)
+    deployment.export(str(STATIC), folder / "numpy", "numpy", texts)
+    shots = Path(os.environ.get("KD_SHOTS") or tmp_path_factory.mktemp("shots"), "static").absolute()
+    shots.mkdir(exist_ok=True, parents=True)
+    said = node([f"{address}/static/", (folder / "static" / "index.html").as_uri()], texts, shots)
+    return SimpleNamespace(said=said, texts=texts, numpy=folder / "numpy", address=address, facts=facts)
+
+
+def test_a_static_students_page_answers_every_test_row_as_predict_py_does(static_page):
+    weights, tokenizer, labels = predict_static.load(static_page.numpy)
+    print(f"\na static student's page, one file of {static_page.facts['page_bytes'] / 1e6:.1f} MB:")
+    apart, other = compared(static_page, labels, lambda text: predict_static.logits([text], weights, tokenizer)[0])
+    assert not other
+    assert apart.max() < 1e-3
+    assert static_page.facts["page_bytes"] < 3e6
+
+
+def test_a_static_students_page_asks_for_nothing_and_complains_of_nothing(static_page):
+    for page, visit in static_page.said["opened"].items():
+        assert visit["asked"] in ([page], [page, "data:,"]), "itself alone"
+        assert visit["complaints"] == []
+    assert static_page.said["person"]["sentence"].startswith("positive")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_static_students_page_fits_the_screen_and_axe_finds_nothing_serious(width, scheme, static_page):
+    found = static_page.said[f"{width}-{scheme}"]
+    assert found["wide"] <= width
+    assert [fault for fault in found["faults"] if fault["impact"] in ("serious", "critical")] == []
