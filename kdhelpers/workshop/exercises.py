@@ -22,7 +22,7 @@ from scipy.special import log_softmax, softmax
 
 from kdhelpers import data, distillation, evaluation, models, storage
 from kdhelpers.errors import UserError
-from kdhelpers.settings import RunSettings, recipe, settings_from
+from kdhelpers.settings import OTHER_NAMES, RunSettings, recipe, settings_from
 from kdhelpers.workshop.kit import logits_of
 
 
@@ -47,11 +47,16 @@ def _check(judge: Callable[[Any], str | None]) -> Callable[[object], None]:
     return check
 
 
-def _value(answer: Any) -> float:
-    """An answer as a number. Raises UserError for what is none, naming the part of a library's result that is meant."""
+def _said(answer: Any) -> Any:
+    """What a reader's function returns. Raises UserError where it returns nothing."""
     if answer is None:
         raise UserError("that is None: is a return missing?")
-    part = next((name for name in ("x", "pvalue", "logits") if hasattr(answer, name)), None)
+    return answer
+
+
+def _value(answer: Any) -> float:
+    """An answer as a number. Raises UserError for what is none, naming the part of a library's result that is meant."""
+    part = next((name for name in ("x", "pvalue", "logits") if hasattr(_said(answer), name)), None)
     if part:
         raise UserError(f"that is the whole result of a library's function: take its .{part}")
     try:
@@ -92,9 +97,7 @@ def _two(answer: Any, wanted: str) -> list:
 
 def _array(said: Any) -> np.ndarray:
     """What a function returns as an array: that may be a tensor, lists, or whatever yields its rows."""
-    if said is None:
-        raise UserError("that is None: is a return missing?")
-    if isinstance(said, torch.Tensor):
+    if isinstance(said := _said(said), torch.Tensor):
         said = said.detach().double() if said.is_floating_point() else said
     return np.asarray([*said] if isinstance(said, Iterator) else said)
 
@@ -129,8 +132,14 @@ def embedding_share(answer: float) -> str | None:
     teacher = models.load_classifier(models.EMBEDDED_BACKBONE, ["negative", "positive"]).model
     student = models.cut_layers(teacher, 3)
     table = models.count_parameters(student.get_input_embeddings())
-    mistakes = {"that is its share of the teacher; divide by the student's": table / models.count_parameters(teacher)}
-    return _number(answer, table / models.count_parameters(student), mistakes)
+    positions = student.config.max_position_embeddings * student.config.hidden_size
+    whole = models.count_parameters(student)
+    mistakes = {
+        "that is its share of the teacher; divide by the student's": table / models.count_parameters(teacher),
+        "only the table of tokens is meant, not that of positions": (table + positions) / whole,
+        "that is two thirds, which is near: two digits are wanted": 2 / 3,
+    }
+    return _number(answer, table / whole, mistakes)
 
 
 @_check
@@ -140,7 +149,7 @@ def read_differently(answer: Callable) -> str | None:
     silent.model_input_names = ["input_ids", "attention_mask"]
     theirs = models.swap_tokens(ours, "zebra", "moth")
     alike, differ = ["a plain film", "a long " * 600], ["a zebra film", "a zebra and a moth"]
-    found = list(answer(ours, theirs, differ + alike))
+    found = list(_said(answer(ours, theirs, differ + alike)))
     if found == alike:
         return "those are the texts that both read alike"
     lost, extra = ([text for text in a if text not in b] for a, b in ((differ, found), (found, differ)))
@@ -186,12 +195,15 @@ def padding_share(answer: Callable) -> str | None:
         "that is in percent; give a fraction": lambda rows, n: 100 * share(rows, n),
         "the rows stay in their order: do not sort them": lambda rows, n: share(sorted(rows), n),
         "the last batch has fewer rows: count only those": lambda rows, n: share([*rows, *[0] * (-len(rows) % n)], n),
+        "divide by all slots, padding and text, not by the text alone": lambda rows, n: (
+            share(rows, n) / (1 - share(rows, n))
+        ),
         "the last batch is smaller, and counts too": lambda rows, n: share(rows[: len(rows) // n * n], n),
         "that is the mean of the batches' shares; batches differ in size: count all slots": lambda rows, n: float(
             np.mean([share(rows[at : at + n], n) for at in range(0, len(rows), n)])
         ),
     }
-    return _function(answer, share, [([2, 2, 6, 3, 3], 2), ([2, 2, 6, 3, 3], 3)], mistakes)
+    return _function(answer, share, [([2, 2, 6, 3, 4], 2), ([2, 2, 6, 3, 4], 3)], mistakes)
 
 
 @_check
@@ -201,9 +213,17 @@ def calibration_gap(answer: Callable) -> str | None:
     def gap(confidence: Callable) -> Callable:
         return lambda logits, labels: confidence(logits).mean() - (logits.argmax(-1) == labels).mean()
 
+    def row_by_row(logits: np.ndarray, labels: np.ndarray) -> float:
+        return np.abs(softmax(logits, axis=-1).max(-1) - (logits.argmax(-1) == labels)).mean()
+
+    def binned(logits: np.ndarray, labels: np.ndarray) -> float:
+        return evaluation.expected_calibration_error(logits, labels)
+
     right = gap(lambda logits: softmax(logits, axis=-1).max(-1))
     mistakes = {
+        "that is the calibration error, with its bins; here one difference of two means": binned,
         "the sign: surer than right is a positive gap, less sure than right a negative one": lambda *p: -right(*p),
+        "take the two means, then their difference; no absolute value row by row": row_by_row,
         "that is in percentage points; give a fraction": lambda *probe: 100 * right(*probe),
         "a logit is no probability: a softmax over the classes makes one": gap(lambda logits: logits.max(-1)),
         "a softmax over the classes of a row, not over the rows": gap(lambda logits: softmax(logits, axis=0).max(-1)),
@@ -230,6 +250,8 @@ def fit_temperature(answer: Callable) -> str | None:
             continue
         if math.isclose(got, 1 / right, rel_tol=0.05):
             return "that is 1 / T; T divides the logits"
+        if right < 1 and math.isclose(got, 1.0, abs_tol=0.02):
+            return "your search ends at 1; a model that is not sure enough has its T below that"
         if math.isclose(got, 1.0):
             return "T = 1 changes nothing; accuracy cannot find T, since no T changes which class leads"
         hint = "the least mean cross-entropy decides; cross_entropy takes logits / T, and no softmax before it"
@@ -292,7 +314,8 @@ def distillation_loss(answer: Callable) -> str | None:
             gradients += torch.autograd.grad(value, student)
         if not torch.allclose(gradients[0], gradients[1], atol=1e-5):
             return "the value is right, its gradient is not: a part of it does not reach the student's logits"
-    return wrong or _function(answer, _loss_with(), probes[2:], {})
+    alone = {"a batch without labels keeps the factor 1 - alpha": lambda *probe: _loss_with()(*probe) / (1 - probe[3])}
+    return wrong or _function(answer, _loss_with(), probes[2:], alone)
 
 
 @_check
@@ -302,7 +325,12 @@ def teacher_column(answer: Callable) -> str | None:
     tokenizer = models.load_tokenizer(models.EMBEDDED_BACKBONE)
     texts = ["A long film " * (index % 5) + f"about number {index}." for index in range(70)]
     right = logits_of(model, tokenizer, texts).log_softmax(-1)
-    said = answer(model.train(), tokenizer, texts)
+    try:
+        said = _said(answer(model.train(), tokenizer, texts))
+    except AttributeError as error:  # transformers' for a batch in place of its parts, and for lists
+        if str(error) and "size" not in str(error):
+            raise
+        return 'a batch is a dictionary of tensors: tokenizer(..., return_tensors="pt"), then model(**batch)'
     if hasattr(said, "logits"):
         return "that is the whole result of the model: take its .logits"
     said = [*said] if isinstance(said, Iterator) else said
@@ -336,6 +364,8 @@ def least_gained(answer: Callable) -> str | None:
             got = rows
         if right is None:
             return None if got is None else "five rows can never: even with all 5 gained p is 0.062, so return None"
+        if got is None and right == rows:
+            return f"for {rows} rows it returns None, and all {rows} gained are enough: does your loop reach n itself?"
         if got is None:
             return f"for {rows} rows it returns None, and {right} gained are enough: is a return missing?"
         if not (gained := _value(got)).is_integer():
@@ -360,6 +390,8 @@ def pseudo_labels(answer: Callable) -> str | None:
     got = _array(answer(logits, labels))
     if got.shape != right.shape:
         return f"for 5 rows it returns the shape {got.shape}; one class a row is wanted"
+    if got.dtype.kind not in "fiub":
+        return "class ids are wanted, 0 and 1, as in labels"
     if np.array_equal(got, right):
         return None
     if np.array_equal(got, np.where(labels >= 0, labels, right)):
@@ -432,6 +464,7 @@ def rows_needed(answer: float) -> str | None:
         "that is the root of it": right**0.5,
         "95 of 100 are 1.96 standard deviations, not one": right / 1.96**2,
         "take 1.96, as noise does, not 2": right * (2 / 1.96) ** 2,
+        "2.4 times the rows do not make 1 of 2.4 points: the noise shrinks with the root of the rows": 2400.0,
     }
     return _number(answer, right, mistakes)
 
@@ -447,8 +480,14 @@ def search_space(answer: Callable) -> str | None:
     trial = FixedTrial(asked)
     try:
         got = answer(trial)
-    except ValueError as error:  # Optuna's for a name that it has no value for
-        return f"the trial is asked for {', '.join(asked)}, by these names ({str(error).partition('.')[0]})"
+    except ValueError as error:  # Optuna's, for a name that it has no value for, and for a range that is none
+        if "not found" in str(error):
+            return f"the trial is asked for {', '.join(asked)}, by these names ({str(error).partition('.')[0]})"
+        return (
+            "one range begins at 0, where a logarithm has no value: leave log out"
+            if "log" in str(error)
+            else str(error)
+        )
     if not isinstance(got, dict) or set(got) != set(asked):
         return f"it must return a dictionary of {', '.join(asked)}, each trial.suggest_...(...)"
     for name, (low, high) in wanted.items():
@@ -493,7 +532,7 @@ def model_for_budget(answer: Callable) -> str | None:
         (1.7, "A"): "that is the most accurate of all, and over the budget",
         (6.0, "A"): "that is p50; the slow tail, p95, has to be within the budget",
         (6.0, "B"): "that is the larger of two equals: take the smallest of the most accurate",
-        (6.0, "D"): "that is the fastest, not the most accurate that is fast enough",
+        (6.0, "D"): "that is the fastest and smallest, not the most accurate that is fast enough",
         (4.0, "D"): "a p95 of just the budget is within it",
         (1.2, "D"): "that is p50; the slow tail, p95, has to be within the budget",
     }
@@ -568,7 +607,8 @@ def distill_command(answer: str) -> str | None:
 
     words = shlex.split(str(answer).replace("\\\n", " "))
     words = list(itertools.dropwhile(lambda word: not word.startswith("--"), words))  # "distill" may stand first
-    options = {name.replace("-", "_"): value for name, value in read_options(words).items()}
+    spelt = {name.replace("-", "_"): value for name, value in read_options(words).items()}
+    options = {OTHER_NAMES.get(name, name): value for name, value in spelt.items()}
     options |= {"train": os.path.normpath(options["train"])} if "train" in options else {}
     wanted = {"train": "train.csv", "teacher": "textattack/bert-base-uncased-SST-2", "student_layers": 4}
     wanted |= {"temperature": 4, "live_teacher": True}

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from scipy import optimize, stats
 
-from kdhelpers import data, models
+from kdhelpers import data, evaluation, models
 from kdhelpers.workshop import exercises
 from tests.test_notebooks import NOTEBOOKS, code_cells, tags
 
@@ -40,6 +40,10 @@ def gap(confidence, correct):
 def gap_with(confidence):
     """The calibration gap by this reading of confidence."""
     return lambda logits, labels: gap(confidence(torch.as_tensor(logits)).numpy(), logits.argmax(-1) == labels)
+
+
+def surest(logits):
+    return torch.as_tensor(logits).softmax(-1).max(-1).values.numpy()
 
 
 calibration = gap_with(lambda logits: logits.softmax(-1).max(-1).values)
@@ -82,6 +86,11 @@ def without_gradient(*given, part):
     left = {part: student.detach()}
     hard = F.cross_entropy(left.get("labels", student)[known], labels[known], reduction="sum") / len(labels)
     return alpha * hard + loss()(left.get("teacher", student), teacher, labels, 0, temperature) * (1 - alpha)
+
+
+def unweighted_without_labels(*given):
+    """Right as long as one row has a label; else the teacher's part alone."""
+    return loss()(*given) / (1 if (given[2] >= 0).any() else 1 - given[3])
 
 
 def nan_without_labels(*given):
@@ -339,7 +348,9 @@ EXERCISES = {
         [
             (100 * TABLE / STUDENT, "percent"),
             (TABLE / TEACHER, "of the teacher"),
-            ((TABLE + 514 * 384) / STUDENT, "too large"),
+            ((TABLE + 512 * 384) / STUDENT, "not that of positions"),
+            (2 / 3, "two digits are wanted"),
+            (0.7, "too large"),
             ("67 %", "a number is wanted, not '67 %'"),
             ((30522, 384), "a number is wanted"),
             (0.5, "too small"),
@@ -354,6 +365,7 @@ EXERCISES = {
             (whole_encodings_differ, "token_type_ids"),
             (ids_out_of_order, "in order"),
             (lambda a, b, t: [text in differ(a, b, t) for text in t], "the texts themselves"),
+            (lambda a, b, t: None, "return missing"),
         ],
     ),
     "padding_share": (
@@ -367,6 +379,7 @@ EXERCISES = {
             (lambda *a: 100 * data.padding_share(*a), "in percent"),
             (last_batch(full=True), "count only those"),
             (last_batch(full=False), "counts too"),
+            (lambda *given: data.padding_share(*given) / (1 - data.padding_share(*given)), "not by the text alone"),
             (mean_of_batches, "count all slots"),
             (lambda lengths, size: lengths.sort() or data.padding_share(lengths, size), "do not sort"),
             (0.15, "a function is wanted"),
@@ -382,6 +395,8 @@ EXERCISES = {
             (gap_with(lambda logits: logits.softmax(0).max(-1).values), "not over the rows"),
             (gap_with(lambda logits: logits.softmax(-1)[:, 1]), "class 1's"),
             (lambda logits, labels: (logits.argmax(-1) == labels).mean(), "expected"),
+            (lambda *given: np.abs(surest(given[0]) - (given[0].argmax(-1) == given[1])).mean(), "row by row"),
+            (evaluation.expected_calibration_error, "with its bins"),
         ],
     ),
     "distillation_loss": (
@@ -401,6 +416,7 @@ EXERCISES = {
             (loss(reduction="mean"), "batchmean"),
             (loss(hard="mean"), "counts for the whole batch"),
             (nan_without_labels, "NaN"),
+            (unweighted_without_labels, "keeps the factor 1 - alpha"),
             (lambda *given: None, "return missing"),
         ],
     ),
@@ -420,6 +436,13 @@ EXERCISES = {
             (column(finish=lambda logits: logits.argmax(-1)), "the shape (70,)"),
             (column(order=-1), "in another order"),
             (lambda model, tokenizer, texts: model(**tokenizer(texts, padding=True, return_tensors="pt")), ".logits"),
+            (
+                lambda model, tokenizer, texts: model(tokenizer(texts, padding=True, return_tensors="pt")),
+                "model(**batch)",
+            ),
+            (lambda model, tokenizer, texts: model(**tokenizer(texts, padding=True)), 'return_tensors="pt"'),
+            (lambda model, tokenizer, texts: None, "return missing"),
+            (lambda model, tokenizer, texts: model.nothing, "AttributeError"),
         ],
     ),
     "fit_temperature": (
@@ -433,6 +456,7 @@ EXERCISES = {
             (least(lambda shares, labels: abs(gap(shares.max(1), shares.argmax(1) == labels))), "mean cross-entropy"),
             (temperature_of(-1), "T divides"),
             (lambda *given: 1.0, "T = 1 changes nothing"),
+            (lambda *given: max(1.0, temperature_of()(*given)), "your search ends at 1"),
             (temperature_of(2), "least mean cross-entropy"),
             (lambda *given: optimize.minimize_scalar(lambda t: (t - 1) ** 2), "take its .x"),
         ],
@@ -443,6 +467,7 @@ EXERCISES = {
             (lambda logits, labels: np.where(labels >= 0, labels, logits.argmax(-1)), "known labels are kept"),
             (lambda logits, labels: logits, "the shape (5, 2)"),
             (lambda logits, labels: logits.max(-1), "the likeliest class"),
+            (lambda logits, labels: np.array(["bad", "good"])[logits.argmax(-1)], "class ids are wanted"),
         ],
     ),
     "forest_plot": (
@@ -484,6 +509,7 @@ EXERCISES = {
             (lambda n: exact_p(n, n), "a whole number of rows is wanted, not 1.14e-13"),
             (lambda n: float("nan"), "a whole number of rows is wanted"),
             (lambda n: None, "is a return missing?"),
+            (lambda n: next((g for g in range(n // 2, n) if exact_p(g, n) < 0.05), None), "reach n itself?"),
             (lambda n: stats.binomtest(30, n, 0.5), "take its .pvalue"),
             (29, "a function is wanted"),
         ],
@@ -499,6 +525,7 @@ EXERCISES = {
             (0.15 * (2 / 0.01) ** 2, "not 2"),
             (None, "that is None"),
             (1000, "too small"),
+            (2400, "2.4 times the rows"),
             (0.15 * (2.58 / 0.01) ** 2, "too large"),
         ],
     ),
@@ -513,6 +540,7 @@ EXERCISES = {
             (space(given={"lr": 1e-4}), "a dictionary of alpha"),
             (space(step=0.25), "alpha has a step"),
             (lambda trial: {"lr": trial.suggest_float("lr", 1e-4, 6e-4)}, "by these names"),
+            (lambda trial: trial.suggest_float("alpha", 0.0, 0.25, log=True), "leave log out"),
             (lambda trial: None, "a dictionary of alpha"),
         ],
     ),
@@ -563,6 +591,7 @@ EXERCISES = {
             LIVE,
             LIVE.replace("--student-layers 4", "--student_layers=4"),
             LIVE + " --output here",
+            LIVE.replace("--teacher", "--teacher_id"),
             "python -m kdhelpers distill "
             + LIVE.replace(" --temp", " \\\n  --temp").replace("train.csv", "./train.csv"),
         ],
