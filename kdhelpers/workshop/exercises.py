@@ -221,9 +221,9 @@ def calibration_gap(answer: Callable) -> str | None:
 
     right = gap(lambda logits: softmax(logits, axis=-1).max(-1))
     mistakes = {
-        "that is the calibration error, with its bins; here one difference of two means": binned,
         "the sign: surer than right is a positive gap, less sure than right a negative one": lambda *p: -right(*p),
         "take the two means, then their difference; no absolute value row by row": row_by_row,
+        "that is the calibration error, with its bins; here one difference of two means": binned,
         "that is in percentage points; give a fraction": lambda *probe: 100 * right(*probe),
         "a logit is no probability: a softmax over the classes makes one": gap(lambda logits: logits.max(-1)),
         "a softmax over the classes of a row, not over the rows": gap(lambda logits: softmax(logits, axis=0).max(-1)),
