@@ -54,7 +54,7 @@ STUDIO_PIP := $(STUDIO)/bin/python -m pip install --quiet --no-cache-dir --disab
 
 studio:  ## in SageMaker Studio, in a terminal: a kernel of its own for the notebooks, on 5 GB of disk
 	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage("$(HOME)").free / 2**30; sys.exit(f"$(HOME) has {free:.1f} GB free, and 3.5 are needed: delete something, or give the space a larger disk") if free < 3.5 and not "$(wildcard $(STUDIO)/pyvenv.cfg)" else None'
-	@echo "making $(STUDIO): some minutes, 2.5 GB"
+	@echo "making $(STUDIO): some minutes, 2.6 GB"
 	$(PYTHON) -m venv $(STUDIO)
 	$(STUDIO_PIP) --index-url $(TORCH_INDEX) $(shell grep ^torch== requirements.txt)
 	$(STUDIO_PIP) --requirement requirements.txt
