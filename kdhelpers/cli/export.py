@@ -117,7 +117,9 @@ def report_page(output: Path, facts: dict) -> None:
         print("the page shows some of the compared texts as examples: choose others with --rows before you send it")
         print("open it by a double click, mail it, or put it on any server: it needs no library and no network")
         return
-    print(f"{output}: {facts['page_bytes'] / 1e6:.0f} MB, of which the student {facts['bytes'] / 1e6:.1f},")
+    javascript, single = facts["javascript_bytes"], facts["single_file_bytes"]
+    print(f"{output}: {facts['page_bytes'] / 1e6:.1f} MB, of which the student {facts['bytes'] / 1e6:.1f},")
+    print(f"  JavaScript {javascript / 1e6:.1f}, and student.html, all of that in one file, {single / 1e6:.1f}")
     report(facts)
     if facts["libraries"] == "npm":
         print("its JavaScript is in the folder: the page needs no network")

@@ -70,7 +70,8 @@ def export_web(
     `@huggingface/transformers` loads it, and lib/. Of a static student it holds index.html alone, for both, which needs
     no library. Some of `texts` become the page's examples. `libraries`: npm, or cdn for a page that loads its
     JavaScript from a public server, as it also does where npm gives none. Returns the export's facts, `page_bytes` of
-    the whole folder, `libraries` (npm, cdn or none) and `no_npm`, the reason or "".
+    the whole folder, `javascript_bytes` of lib/, `single_file_bytes` of the page that is one file, `libraries` (npm,
+    cdn or none) and `no_npm`, the reason or "".
 
     Raises UserError as `export` does, for a library that is not the one with our checksum, and for a static student
     whose tokenizer is not BERT's.
@@ -97,9 +98,14 @@ def export_web(
             write_folder(output, save)
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
-    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    source = "none" if static else "npm" if found else "cdn"
-    return facts | {"page_bytes": size, "libraries": source, "no_npm": no_npm}
+    sizes = {path.relative_to(output): path.stat().st_size for path in output.rglob("*") if path.is_file()}
+    return facts | {
+        "page_bytes": sum(sizes.values()),
+        "javascript_bytes": sum(size for path, size in sizes.items() if path.parts[0] == "lib"),
+        "single_file_bytes": sizes[Path("index.html" if static else "student.html")],
+        "libraries": "none" if static else "npm" if found else "cdn",
+        "no_npm": no_npm,
+    }
 
 
 def _require_page(output: Path, libraries: str) -> None:

@@ -84,6 +84,7 @@ def test_a_page_is_made_of_the_int8_student_and_the_command_says_what_it_needs(s
         calls.append(arguments)
         facts = {"changed_predictions": 1, "compared_texts": 2, "largest_logit_difference": 0.1, "bytes": 5_000_000}
         facts |= {"labels": NAMES, "max_length": 64, "page_bytes": 50_000_000, "vocabulary": 9}
+        facts |= {"javascript_bytes": 15_000_000, "single_file_bytes": 30_000_000}
         return facts | {"libraries": arguments[-1], "no_npm": "" if arguments[-1] == "npm" else "npm is not installed"}
 
     monkeypatch.setattr(deployment, "export_web", export_web)
@@ -92,10 +93,27 @@ def test_a_page_is_made_of_the_int8_student_and_the_command_says_what_it_needs(s
     assert main(command) == 0
     said = capsys.readouterr().out
     assert calls[0][1:3] == (student.parent / "student-web", ["a lovely film", "the plot was dull"])
-    for part in ("50 MB, of which the student 5.0", "needs no network", "student.html", "http.server", "--rows"):
+    for part in (
+        "50.0 MB, of which the student 5.0",
+        "JavaScript 15.0",
+        "one file, 30.0",
+        "needs no network",
+        "student.html",
+        "http.server",
+        "--rows",
+    ):
         assert part in said
     assert main([*command, "--libraries", "cdn", "--output", str(tmp_path / "web")]) == 0
     assert "cdn.jsdelivr.net, whenever it is opened (npm is not installed)" in capsys.readouterr().out
+
+
+def test_of_a_static_student_the_page_is_one_file_and_the_command_says_so(tmp_path, capsys):
+    static = models.static_student(trained_tiny_teacher())
+    folder = save_model(tmp_path / "static", models.set_labels(static, NAMES), tiny_tokenizer())
+    assert main(["export", str(folder), "--format", "web", "--output", str(tmp_path / "page")]) == 0
+    said = capsys.readouterr().out
+    for part in (f"{tmp_path / 'page'}/index.html: 0.0 MB, all in one file", "0 predictions changed", "no library"):
+        assert part in said
 
 
 def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):

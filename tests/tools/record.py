@@ -29,7 +29,12 @@ MEASURED = {
     "small_two_threads": (PYTHON + "kdhelpers benchmark runs/small --threads 2", r" +kind "),
     "back_ends": (PYTHON + "kdhelpers benchmark runs/small --threads 1 --openvino movie-snippets", r" +kind "),
     "large": ("make large", r" +kind "),
-    "browser": (PYTHON + "pytest -q -s tests/tools/browser/check_page.py", "[0-9]+ rows: "),
+    "page": (PYTHON + "kdhelpers export runs/movie-snippets --format web --output page --overwrite", "page: "),
+    "static_page": (
+        PYTHON + "kdhelpers export runs/static --format web --output page --overwrite",
+        "page/index.html: ",
+    ),
+    "browser": (PYTHON + "pytest -q -s tests/tools/browser/check_page.py", "A transformer's page: "),
     "ratings": (PYTHON + "kdhelpers distill --recipe movie-ratings --overwrite", "Scores on"),
 }
 

@@ -110,6 +110,7 @@ def looked_at(served, node, tmp_path_factory):
 def test_the_page_answers_every_test_row_as_predict_py_does(looked_at):
     session, tokenizer, labels = predict.load(looked_at.int8, threads=1)
     assert (looked_at.page / "onnx/model_quantized.onnx").read_bytes() == (looked_at.int8 / "model.onnx").read_bytes()
+    print("\nA transformer's page: ", end="")
     apart, other = compared(looked_at, labels, lambda text: predict.logits([text], session, tokenizer)[0])
     # Another machine's sums differ in their last bit, and now and then an activation is rounded to the next of its 256
     # steps: so do the answers of this file in Python, by 0.013, when one more fusion of ONNX Runtime is allowed.
@@ -132,7 +133,7 @@ def compared(looked_at, labels, logits_of):
     other = [i for i in range(len(answers)) if labels[theirs[i].argmax()] != answers[i]["classes"][0]["label"]]
     browser = [row["milliseconds"] for row in answers]
     print(
-        f"\n{len(answers)} rows: {len(other)} other labels, probabilities at most {apart.max():.2g} apart, "
+        f"{len(answers)} rows: {len(other)} other labels, probabilities at most {apart.max():.2g} apart, "
         f"{(apart > 1e-3).sum()} by more than 0.001"
     )
     print(
@@ -213,7 +214,7 @@ def static_page(served, node, tmp_path_factory):
 
 def test_a_static_students_page_answers_every_test_row_as_predict_py_does(static_page):
     weights, tokenizer, labels = predict_static.load(static_page.numpy)
-    print(f"\na static student's page, one file of {static_page.facts['page_bytes'] / 1e6:.1f} MB:")
+    print(f"\nA static student's page, {static_page.facts['page_bytes'] / 1e6:.1f} MB: ", end="")
     apart, other = compared(static_page, labels, lambda text: predict_static.logits([text], weights, tokenizer)[0])
     assert not other
     assert apart.max() < 1e-3
