@@ -98,13 +98,17 @@ def export_web(
             write_folder(output, save)
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
-    sizes = {path.relative_to(output): path.stat().st_size for path in output.rglob("*") if path.is_file()}
-    return facts | {
+    source = "none" if static else "npm" if found else "cdn"
+    return facts | _sizes(output) | {"libraries": source, "no_npm": no_npm}
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of a page: of the whole folder, of its JavaScript, and of the one file that needs no other."""
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    return {
         "page_bytes": sum(sizes.values()),
-        "javascript_bytes": sum(size for path, size in sizes.items() if path.parts[0] == "lib"),
-        "single_file_bytes": sizes[Path("index.html" if static else "student.html")],
-        "libraries": "none" if static else "npm" if found else "cdn",
-        "no_npm": no_npm,
+        "javascript_bytes": sum(size for name, size in sizes.items() if name.startswith("lib/")),
+        "single_file_bytes": sizes.get("student.html", sizes["index.html"]),
     }
 
 
