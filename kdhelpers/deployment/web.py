@@ -86,16 +86,8 @@ def export_web(
             facts = export(folder, exported, "numpy" if static else "onnx-int8", texts, vocabulary_of, accept_changes)
             if facts["pairs"] or facts["task"] != Task.ONE:
                 raise UserError("a page answers with one label for one text: of this student take another --format")
-
-            def save(path: str) -> None:
-                card = {"facts": _facts(folder, facts), "examples": _examples(texts or PROBE)}
-                if static:
-                    _write_static_page(Path(path), exported, card, facts)
-                else:
-                    _write_student(Path(path), exported, folder, facts)
-                    _write_pages(Path(path), card, found)
-
-            write_folder(output, save)
+            card = {"facts": _facts(folder, facts), "examples": _examples(texts or PROBE)}
+            write_folder(output, lambda path: _write(Path(path), exported, folder, facts, card, found))
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     source = "none" if static else "npm" if found else "cdn"
@@ -176,6 +168,15 @@ def _is(path: Path, integrity: str) -> bool:
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, exported: Path, student: str, facts: dict, card: dict, libraries: list[Path]) -> None:
+    """Everything that the folder holds."""
+    if facts["format"] == "numpy":
+        _write_static_page(path, exported, card, facts)
+        return
+    _write_student(path, exported, student, facts)
+    _write_pages(path, card, libraries)
 
 
 def _write_student(folder: Path, int8: Path, student: str, facts: dict) -> None:
