@@ -43,7 +43,8 @@ def machine() -> str:
     """Processor, cores and what of its instructions matters here, in a few words."""
     has = torch.cpu.get_capabilities()
     fast = "AMX" if has.get("amx_bf16") else "AVX512-BF16" if has.get("avx512_bf16") else "no bf16"
-    return f"{joblib.cpu_count()} cores ({has.get('cpu_name', has['architecture'])}, {fast})"
+    count = joblib.cpu_count()
+    return f"{count} core{'s' * (count > 1)} ({has.get('cpu_name', has['architecture'])}, {fast})"
 
 
 def printed_by(name: str, text: str) -> dict:
