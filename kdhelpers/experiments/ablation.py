@@ -117,7 +117,7 @@ GROUPS = {
     # more teachers, or one that has seen more labels
     "teachers": (
         Variant("logits of 3 teachers", prepared={"teacher": ["minilm-l6-h384"] * 3}, teacher="3 teachers"),
-        Variant("all 8,070 labels + logits of who saw them", prepared={"dataset_id": "movie-snippets-labelled"},
+        Variant("all 8,070 labels + logits of a teacher with all", prepared={"dataset_id": "movie-snippets-labelled"},
                 settings={"alpha": 0.5}, teacher="teacher, all labels"),
     ),
 }  # fmt: skip

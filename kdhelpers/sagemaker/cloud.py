@@ -149,15 +149,13 @@ def _uploads(session: Any, folder: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        gone = False
-        if isinstance(error, ClientError) and error.operation_name == "CreateTrainingJob":
-            refused = error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
+        said = f"what was uploaded stays until you delete it: aws s3 rm --recursive {folder}"
+        answer = error.response["ResponseMetadata"] if isinstance(error, ClientError) else {}
+        if getattr(error, "operation_name", "") == "CreateTrainingJob" and answer.get("HTTPStatusCode", 500) < 500:
             with contextlib.suppress(UserError), aws_errors():
-                if refused:
-                    delete_folder(session, folder)
-                    gone = True
-        stays = f"what was uploaded stays until you delete it: aws s3 rm --recursive {folder}"
-        print("what had been uploaded is deleted again" if gone else stays, flush=True)
+                delete_folder(session, folder)
+                said = "what had been uploaded is deleted again"
+        print(said, flush=True)
         raise
 
 

@@ -216,14 +216,13 @@ def calibration_gap(answer: Callable) -> str | None:
     def row_by_row(logits: np.ndarray, labels: np.ndarray) -> float:
         return np.abs(softmax(logits, axis=-1).max(-1) - (logits.argmax(-1) == labels)).mean()
 
-    def binned(logits: np.ndarray, labels: np.ndarray) -> float:
-        return evaluation.expected_calibration_error(logits, labels)
-
     right = gap(lambda logits: softmax(logits, axis=-1).max(-1))
     mistakes = {
         "the sign: surer than right is a positive gap, less sure than right a negative one": lambda *p: -right(*p),
         "take the two means, then their difference; no absolute value row by row": row_by_row,
-        "that is the calibration error, with its bins; here one difference of two means": binned,
+        "that is the calibration error, with its bins; here one difference of two means": (
+            evaluation.expected_calibration_error
+        ),
         "that is in percentage points; give a fraction": lambda *probe: 100 * right(*probe),
         "a logit is no probability: a softmax over the classes makes one": gap(lambda logits: logits.max(-1)),
         "a softmax over the classes of a row, not over the rows": gap(lambda logits: softmax(logits, axis=0).max(-1)),
@@ -364,10 +363,9 @@ def least_gained(answer: Callable) -> str | None:
             got = rows
         if right is None:
             return None if got is None else "five rows can never: even with all 5 gained p is 0.062, so return None"
-        if got is None and right == rows:
-            return f"for {rows} rows it returns None, and all {rows} gained are enough: does your loop reach n itself?"
         if got is None:
-            return f"for {rows} rows it returns None, and {right} gained are enough: is a return missing?"
+            why = "does your loop reach n itself?" if right == rows else "is a return missing?"
+            return f"for {rows} rows it returns None, and {right} gained are enough: {why}"
         if not (gained := _value(got)).is_integer():
             return f"a whole number of rows is wanted, not {gained:.3g}"
         gained = int(gained)
@@ -483,11 +481,9 @@ def search_space(answer: Callable) -> str | None:
     except ValueError as error:  # Optuna's, for a name that it has no value for, and for a range that is none
         if "not found" in str(error):
             return f"the trial is asked for {', '.join(asked)}, by these names ({str(error).partition('.')[0]})"
-        return (
-            "one range begins at 0, where a logarithm has no value: leave log out"
-            if "log" in str(error)
-            else str(error)
-        )
+        if "log" in str(error):
+            return "one range begins at 0, where a logarithm has no value: leave log out"
+        return str(error)
     if not isinstance(got, dict) or set(got) != set(asked):
         return f"it must return a dictionary of {', '.join(asked)}, each trial.suggest_...(...)"
     for name, (low, high) in wanted.items():
