@@ -1,8 +1,8 @@
 """`python -m kdhelpers export`: write a student as one file, for ONNX or numpy, and check that it answers alike.
 
-With `--format web`: as a folder with a page in which the int8 student answers in anybody's browser; of a static student
-one small file. With `--format folder`: as it was trained, a model and its tokenizer; with `--teacher` that is how a
-fine-tuned teacher travels.
+With `--format web`: as a folder with a page in which the student, in 8 bits, answers in anybody's browser; of a static
+student one small file. With `--format folder`: as it was trained, a model and its tokenizer; with `--teacher` that is
+how a fine-tuned teacher travels.
 """
 
 from pathlib import Path
@@ -12,8 +12,9 @@ from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
 FORMATS = (
-    "onnx (fp32, default), onnx-int8, numpy (of a static student), web: a page with the student, or folder: as "
-    "PyTorch has it, for --teacher on another machine"
+    "onnx (fp32, default), onnx-int8 (small and fast), onnx-int8-weights (as small, computes in fp32: the same answers "
+    "on every processor), numpy (of a static student), web: a page with the student, or folder: as PyTorch has it, for "
+    "--teacher on another machine"
 )
 ROWS = (
     "texts to compare on: .csv, .tsv, .jsonl, .parquet, .txt (default: the run's test rows); "

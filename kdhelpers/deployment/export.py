@@ -15,12 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from kdhelpers import evaluation, models
 from kdhelpers.data import Task, predictions
 from kdhelpers.deployment import predict, predict_static
-from kdhelpers.deployment.graph import quantize, to_onnx
+from kdhelpers.deployment.graph import quantize, quantize_weights, to_onnx
 from kdhelpers.deployment.runners import load_runner, load_trained, models_of, run_metrics, torch_runner
 from kdhelpers.errors import UserError
 from kdhelpers.storage import write_folder
 
-FORMATS = ("onnx", "onnx-int8", "numpy")
+IN_8_BITS = {"onnx-int8": quantize, "onnx-int8-weights": quantize_weights}
+FORMATS = ("onnx", *IN_8_BITS, "numpy")
 TOLERANCE = 1e-4  # how far an fp32 export's logits may stray from PyTorch's
 ACCEPTED_CHANGES = 0.05  # the share of predictions that an export may change
 # Written for the check after an export: short and long, with rare words and rare signs.
@@ -173,15 +174,15 @@ def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
         save_model(model, str(target))
     else:
         to_onnx(model, target, pairs and _reads_types(model, tokenizer))
-    for probe in (_probe(pairs), [(LONG, LONG) if pairs else LONG], *([] if kind == "onnx-int8" else [texts])):
+    for probe in (_probe(pairs), [(LONG, LONG) if pairs else LONG], *([] if kind in IN_8_BITS else [texts])):
         difference = float(np.abs(runner.logits(probe) - exported_logits(folder, probe)).max())
         if not difference <= TOLERANCE:
             raise UserError(
                 f"the exported model's logits stray {difference:.1g} from PyTorch's: nothing was written; export "
                 "another student, or try another version of torch or onnxruntime"
             )
-    if kind == "onnx-int8":
-        quantize(target, folder / "int8.onnx")
+    if kind in IN_8_BITS:
+        IN_8_BITS[kind](target, folder / "int8.onnx")
         (folder / "int8.onnx").replace(target)
         difference = float(np.abs(runner.logits(texts) - exported_logits(folder, texts)).max())
     facts |= {"bytes": target.stat().st_size, "compared_texts": len(texts)}

@@ -18,7 +18,12 @@ from kdhelpers.deployment import predict, predict_static
 from kdhelpers.errors import UserError
 
 BATCH = 32  # rows a step where throughput is measured
-KINDS = {"onnx": "ONNX fp32", "onnx-int8": "ONNX int8", "numpy": "numpy fp32"}
+KINDS = {
+    "onnx": "ONNX fp32",
+    "onnx-int8": "ONNX int8",
+    "onnx-int8-weights": "ONNX int8 weights",
+    "numpy": "numpy fp32",
+}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ CDN = "https://cdn.jsdelivr.net"
 EXAMPLES = 6
 PARTS = Path(__file__).with_name("web")  # the page, and what answers in it
 MODEL = "onnx/model_quantized.onnx"  # where transformers.js looks for 8 bits
+IN_PAGE = "onnx-int8-weights"  # a browser answers what Python answers, on every processor
 
 
 class Library(NamedTuple):
@@ -83,7 +84,7 @@ def export_web(
     try:
         with tempfile.TemporaryDirectory() as temporary:
             exported = Path(temporary) / "student"
-            facts = export(folder, exported, "numpy" if static else "onnx-int8", texts, vocabulary_of, accept_changes)
+            facts = export(folder, exported, "numpy" if static else IN_PAGE, texts, vocabulary_of, accept_changes)
             if facts["pairs"] or facts["task"] != Task.ONE:
                 raise UserError("a page answers with one label for one text: of this student take another --format")
             card = {"facts": _facts(folder, facts), "examples": _examples(texts or PROBE)}

@@ -123,7 +123,7 @@ def test_mistakes_end_in_one_sentence(student, tmp_path, capsys):
     (tmp_path / "seeds" / "metrics.json").write_text(json.dumps({"runs": []}))
     out = ["--output", str(tmp_path / "x")]
     for arguments, sign in (
-        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8, numpy, web, folder"),
+        ([str(student), "--format", "onyx", *out], "onnx, onnx-int8, onnx-int8-weights, numpy, web, folder"),
         ([str(tmp_path / "nowhere"), *out], "no model folder"),
         ([str(student), "--output", str(tmp_path / "kept")], "--overwrite"),
         ([str(student), "--output", str(tmp_path / "kept"), "--overwrite"], "no export"),

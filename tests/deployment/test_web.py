@@ -99,10 +99,10 @@ def policy_of(page):
     return re.search(r'Content-Security-Policy" content="([^"]*)"', page.read_text(encoding="utf-8"))[1]
 
 
-def test_the_folder_is_the_int8_student_in_the_layout_of_transformers_js(student, tmp_path):
+def test_the_folder_is_the_student_in_8_bits_in_the_layout_of_transformers_js(student, tmp_path):
     folder = tmp_path / "web"
     export_web(str(student), folder, TEXTS, libraries="cdn")
-    export(str(student), tmp_path / "int8", "onnx-int8", TEXTS)
+    export(str(student), tmp_path / "file", "onnx-int8-weights", TEXTS)
     config = AutoConfig.from_pretrained(folder)
     assert config.id2label == dict(enumerate(NAMES))
     assert AutoTokenizer.from_pretrained(folder).model_max_length == 64
@@ -112,7 +112,7 @@ def test_the_folder_is_the_int8_student_in_the_layout_of_transformers_js(student
     for text in TEXTS:
         ids = np.array([tokenizer.encode(text).ids])
         logits = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
-        assert np.abs(logits - exported_logits(tmp_path / "int8", [text])).max() < 1e-4
+        assert np.abs(logits - exported_logits(tmp_path / "file", [text])).max() < 1e-4
     for path in folder.rglob("*"):
         assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), f"{path} names a place of this machine"
 
