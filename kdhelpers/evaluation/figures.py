@@ -1,12 +1,15 @@
 """The style of every figure, and the figure of a run: colour-blind safe (Okabe and Ito 2008), readable in grey."""
 
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
+from matplotlib.path import Path as Curve
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from kdhelpers.data import Task
@@ -15,7 +18,7 @@ from kdhelpers.evaluation.metrics import MEASURES
 COLOURS = {"teacher": "#0072B2", "control": "#E69F00", "student": "#009E73"}
 MARKERS = {"teacher": "s", "control": "^", "student": "o"}
 LABELS = {"teacher": "teacher", "control": "control (no teacher)", "student": "distilled student"}
-WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind a text, so that no line runs through it
+OUTLINE = [withStroke(linewidth=2, foreground="white")]  # a text is read on a line, and the line still seen
 SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]  # where a mark's label may stand
 
 
@@ -37,27 +40,57 @@ def save(figure: Figure, place: Path | IO[bytes]) -> None:
     figure.savefig(place, format="png", metadata={"Software": None})
 
 
-def place_labels(axis: Axes, points: list, texts: list[str], avoid: Sequence = (), sides: list = SIDES) -> None:
-    """Write a text beside each point (x, y) of the data, so that none covers another, a mark, or a point to `avoid`.
+def _drawn(axis: Axes) -> tuple[list[Bbox], list[Curve]]:
+    """What a label must not cover, in pixels: a box around every mark, and every line and error bar."""
+    marks: list[tuple] = []  # where, and how large in points
+    lines = []
+    for line in axis.lines:
+        path = line.get_transform().transform_path(line.get_path())
+        if line.get_linestyle() != "None":
+            lines.append(path)
+        if line.get_marker() not in ("None", "_", "|"):  # the latter two end an error bar
+            marks += [(at, line.get_markersize()) for at in np.asarray(path.vertices)]
+    for group in axis.collections:
+        if isinstance(group, PathCollection):
+            marks += [(at, group.get_sizes()[0] ** 0.5) for at in axis.transData.transform(group.get_offsets())]
+        elif isinstance(group, LineCollection):
+            lines += [group.get_transform().transform_path(path) for path in group.get_paths()]
+    half = axis.figure.dpi / 72 / 2
+    return [Bbox([at - half * size, at + half * size]) for at, size in marks], lines
 
-    Call it last: labels are placed on the figure as it stands, each where it covers least.
+
+def _far(box: Bbox, place: np.ndarray) -> float:
+    """Pixels from a point to the nearest of a box."""
+    return float(np.linalg.norm(place - np.clip(place, box.min, box.max)))
+
+
+def place_labels(axis: Axes, points: list, texts: list[str], sides: list = SIDES) -> None:
+    """Write a text beside each point (x, y) of the data, so that none covers another, a mark or a line.
+
+    Call it last: labels are placed on the figure as it stands, each where it covers least, those with the fewest
+    free places first, and each nearer to its own point than to another's.
     """
     axis.figure.draw_without_rendering()  # type: ignore[union-attr]
-    frame = axis.get_window_extent()
-    marks = axis.transData.transform([*points, *avoid])
-    taken = [Bbox.from_bounds(x - 10, y - 10, 20, 20) for x, y in marks]
-    for point, text in zip(points, texts, strict=True):
-        note = axis.annotate(text, point, (0, 0), textcoords="offset points", in_layout=False, bbox=WHITE)
+    frame, places = axis.get_window_extent(), axis.transData.transform(points)
+    taken, lines = _drawn(axis)
+    waiting: list = []
+    for point, place, text in zip(points, places, texts, strict=True):
+        note = axis.annotate(text, point, (0, 0), textcoords="offset points", in_layout=False, path_effects=OUTLINE)
         tried: list = []
-        for distance, (x, y) in product((10, 20, 32), sides):
-            ha, va = ("center", "left", "right")[x], ("center", "bottom", "top")[y]
-            note.set(position=(distance * x, distance * y), ha=ha, va=va)
-            box = note.get_window_extent()
-            outside = not (frame.fully_contains(*box.p0) and frame.fully_contains(*box.p1))
-            tried.append((box.count_overlaps(taken) + outside, len(tried), note.xyann, ha, va, box))
-        *_, place, ha, va, box = min(tried)
-        note.set(position=place, ha=ha, va=va)
-        taken.append(box)
+        for distance, (x, y) in product((10, 15, 20, 26, 32), sides):
+            look = {"ha": ("center", "left", "right")[x], "va": ("center", "bottom", "top")[y]}
+            note.set(position=(distance * x, distance * y), **look)
+            box = note.get_window_extent().padded(6, 3)
+            cost = sum(line.intersects_bbox(box, filled=False) for line in lines)
+            cost += 5 * (sum(_far(box, other) <= 1.2 * _far(box, place) for other in places) > 1)
+            cost += 10 * (not (frame.fully_contains(*box.p0) and frame.fully_contains(*box.p1)))
+            tried.append((cost + 10 * box.count_overlaps(taken), len(tried), box, look | {"position": note.xyann}))
+        waiting.append((sum(cost == 0 for cost, *_ in tried), len(waiting), note, tried))
+    written: list[Bbox] = []
+    for *_, note, tried in sorted(waiting):
+        *_, box, look = min((cost + 10 * box.count_overlaps(written), at, box, look) for cost, at, box, look in tried)
+        note.set(**look)
+        written.append(box)
 
 
 def accuracy_against_parameters(metrics: dict) -> Figure:
@@ -70,18 +103,17 @@ def accuracy_against_parameters(metrics: dict) -> Figure:
     score, unit = f"test_{measure.key}", 100 if measure.percent else 1
     names = [name for name in COLOURS if {"parameters", score} <= metrics.get(name, {}).keys()]
     sizes = [metrics[name]["parameters"] / 1e6 for name in names]
-    points, bars = [], []
+    points = []
     for name, size in zip(names, sizes, strict=True):
         # control and student have the same size: set them a little apart
         x = size + {"control": -1, "student": 1}.get(name, 0) * 0.012 * max(sizes)
         y, (low, high) = unit * metrics[name][score], metrics[name][f"test_{measure.interval}"]
         axis.errorbar(x, y, [[y - unit * low], [unit * high - y]], fmt=MARKERS[name], color=COLOURS[name], capsize=4)
         points.append((x, y))
-        bars += [(x, unit * (low + step * (high - low) / 8)) for step in range(9)]
     span = max(max(sizes) - min(sizes), 0.2 * max(sizes))
     axis.set_xlim(min(sizes) - 0.6 * span, max(sizes) + 0.6 * span)
     axis.set(
         xlabel="parameters (millions)", ylabel=f"test {measure.name}{' (%)' * measure.percent}, with 95 % interval"
     )
-    place_labels(axis, points, [f"{LABELS[name]}\n{measure.shown(metrics[name][score])}" for name in names], bars)
+    place_labels(axis, points, [f"{LABELS[name]}\n{measure.shown(metrics[name][score])}" for name in names])
     return figure

@@ -16,9 +16,10 @@ from matplotlib.ticker import LogLocator
 
 from kdhelpers.distillation import soft_targets
 from kdhelpers.evaluation import SeedsComparison, wilson_interval
-from kdhelpers.evaluation.figures import COLOURS, MARKERS, WHITE, new_figure, place_labels, save
+from kdhelpers.evaluation.figures import COLOURS, MARKERS, new_figure, place_labels, save
 
 ASIDE = {"fontsize": 10, "color": "#555555", "loc": "left"}  # the look of a title that names the dashed line
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind a number that may stand on the dashed line
 STABLE = "stable"  # the gid of what is drawn from numbers that are the same on every machine
 
 
@@ -143,17 +144,17 @@ def gradient_over_temperature(
     return _curves(temperatures, curves, stable=["without T\u00b2"], **look)
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 8) -> Figure:
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 4) -> Figure:
     """How often a model is right against how sure it says it is (Guo et al. 2017), with 95 % intervals (Wilson).
 
-    Both [rows], confidence from 0.5 to 1; bins hold equally many rows.
+    Both [rows], confidence from 0.5 to 1. Sorted by confidence, the rows are cut into `bins` of equally many.
     """
     groups = np.array_split(np.argsort(confidence), bins)
     said, was = (np.array([100 * values[group].mean() for group in groups]) for values in (confidence, correct))
     low, high = 100 * np.array([wilson_interval(correct[group]) for group in groups]).T
     figure, axis = new_figure(width=5.2, height=4.6)
     axis.plot([50, 100], [50, 100], color="#555555", linestyle="--", linewidth=1.2)
-    axis.set_title("dashed: as sure as right", **ASIDE)
+    axis.set_title(f"each mark: {len(groups[-1])} rows; dashed: as sure as right", **ASIDE)
     errors = np.maximum(0, [was - low, high - was])
     axis.errorbar(said, was, yerr=errors, fmt="s-", color=COLOURS["teacher"], markersize=7, linewidth=2, capsize=3)
     axis.set(xlabel="confidence (%)", xlim=(48, 102), ylabel="how often right (%), with 95 % interval")
@@ -191,7 +192,7 @@ def accuracy_against_latency(
         axis.set_xlim(limits)
     texts = [f"{t.name}\n{t.kind}, {t.megabytes:.0f} MB" for t in timings]
     named = [along[int(0.75 * len(along))]] if along else []
-    place_labels(axis, points + named, texts + ["pair"] * len(named), along[::5])
+    place_labels(axis, points + named, texts + ["pair"] * len(named))
     return figure
 
 
@@ -252,8 +253,7 @@ def more_rows(curves: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     axis.set(xlabel="rows beyond the 2,000 labelled ones", ylabel="test accuracy (%)", xlim=(-0.06 * most, 1.5 * most))
     axis.set_xticks(sorted({rows for points in curves.values() for rows in points}))
     ends = [(max(points), 100 * np.mean(points[max(points)])) for points in curves.values()]
-    every = [(rows, 100 * one) for points in curves.values() for rows, seeds in points.items() for one in seeds]
-    place_labels(axis, ends, list(curves), avoid=every, sides=[(1, 0), (1, 1), (1, -1)])
+    place_labels(axis, ends, list(curves), sides=[(1, 0), (1, 1), (1, -1)])
     return figure
 
 
@@ -271,6 +271,11 @@ def search_results(table: pd.DataFrame) -> Figure:
         if table[name].nunique() < 5:
             axis.set_xticks(sorted(table[name].unique()))
         axis.set_xlabel(name)
+        if name == "temperature":  # drawn on a logarithmic scale, too
+            ticks = [1, 2, 4, 8]
+            axis.update_datalim([(ticks[0], 0), (ticks[-1], 0)], updatey=False)
+            axis.set(xscale="log", xlabel=f"{name} (logarithmic)", xticks=ticks, xticklabels=ticks)
+            axis.minorticks_off()
     figure.axes[0].set_ylabel("validation accuracy (%)")
     return figure
 

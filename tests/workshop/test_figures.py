@@ -135,6 +135,33 @@ def test_no_text_covers_another(figure):
         assert not ours.shrunk(0.98, 0.9).overlaps(theirs.shrunk(0.98, 0.9)), (one.get_text(), other.get_text())
 
 
+LABELLED = [name for name in MADE if name.startswith(("latency", "cascade", "more", "parameters", "soft", "gradient"))]
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_a_label_stands_on_empty_ground_and_hides_nothing(name):
+    made = MADE[name]()
+    canvas = FigureCanvasAgg(made)
+    labels = [text for axis in made.axes for text in axis.texts]
+    for label in labels:
+        assert label.get_bbox_patch() is None, "a box behind a label cuts the lines there"
+        label.set_alpha(0)  # what is drawn where it stands?
+    canvas.draw()
+    lightest = np.asarray(canvas.buffer_rgba())[::-1, :, :3].min(axis=-1)
+    for label in labels:
+        (left, bottom), (right, top) = np.round(label.get_window_extent().get_points()).astype(int)
+        assert lightest[bottom:top, left:right].min() >= 0xDD, label.get_text()  # the grid's grey
+
+
+def test_a_label_is_nearer_to_its_own_mark_than_to_another():
+    (axis,) = MADE["latency and pair"]().axes
+    marks = axis.transData.transform([(timing.p50_ms, 100 * timing.accuracy) for timing in SIX])
+    for own, label in enumerate(axis.texts[: len(SIX)]):
+        box = label.get_window_extent()
+        far = np.linalg.norm(marks - np.clip(marks, box.min, box.max), axis=1)
+        assert far.argmin() == own, label.get_text()
+
+
 def test_every_text_is_on_the_picture(figure):
     width, height = figure.canvas.get_width_height()
     for text in texts(figure):
@@ -235,6 +262,7 @@ def test_reliability_shows_each_bins_share_with_its_wilson_interval():
     first, second = interval.lines[2][0].get_segments()
     assert first[:, 1] == pytest.approx([46.2, 72.4], abs=0.1)
     assert second[:, 1] == pytest.approx([92.9, 100], abs=0.1)
+    assert axis.get_title(loc="left").startswith("each mark: 50 rows;")
 
 
 def test_the_gradients_are_drawn_on_logarithmic_axes():
@@ -287,13 +315,24 @@ def test_the_ablation_shows_each_run_the_mean_and_the_teacher():
 def test_search_results_have_a_panel_a_parameter_and_show_every_trial_in_each():
     table = trials()
     made = figures.search_results(table)
-    assert [axis.get_xlabel() for axis in made.axes] == ["alpha", "temperature", "layers"]
-    for axis in made.axes:
+    names = ["alpha", "temperature", "layers"]
+    assert [axis.get_xlabel() for axis in made.axes] == ["alpha", "temperature (logarithmic)", "layers"]
+    for axis, name in zip(made.axes, names, strict=True):
         drawn = sorted(tuple(point) for line in axis.lines for point in line.get_xydata())
-        expected = sorted(zip(table[axis.get_xlabel()], 100 * table["accuracy"], strict=True))
+        expected = sorted(zip(table[name], 100 * table["accuracy"], strict=True))
         assert np.array(drawn) == pytest.approx(np.array(expected))
         best = [line for line in axis.lines if line.get_fillstyle() == "full"]
         assert sum(len(line.get_xdata()) for line in best) == 3
+
+
+def test_the_searched_temperature_has_a_logarithmic_axis_with_plain_numbers():
+    made = MADE["search"]()
+    FigureCanvasAgg(made).draw()
+    assert [axis.get_xscale() for axis in made.axes] == ["linear", "log", "linear"]
+    assert [label.get_text() for label in made.axes[1].get_xticklabels()] == ["1", "2", "4", "8"]
+    low, high = made.axes[1].get_xlim()
+    assert low < 1
+    assert high > 8
 
 
 def test_a_runs_result_is_accuracy_with_its_interval_against_size():
@@ -335,7 +374,7 @@ def test_the_description_is_of_what_is_drawn():
     ]
     assert "curve 'without T\u00b2' of 9 points falls" in figures.describe(MADE["gradient"]())
     assert figures.describe(MADE["latency"]()).startswith("6 points; 1 dashed line.")
-    assert figures.describe(MADE["reliability"]()).startswith("8 intervals; 1 dashed line; curve of 8 points.")
+    assert figures.describe(MADE["reliability"]()).startswith("4 intervals; 1 dashed line; curve of 4 points.")
     assert figures.describe(MADE["rating_histogram"]()).startswith("48 bars.")
 
 
