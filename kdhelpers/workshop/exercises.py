@@ -76,11 +76,13 @@ def _number(answer: float, right: float, mistakes: Mapping[str, float]) -> str |
     return f"{answer:.4g} is too {'large' if answer > right else 'small'}"
 
 
-def _function(answer: Callable, right: Callable, probes: list[tuple], mistakes: Mapping[str, Callable]) -> str | None:
+def _function(
+    answer: Callable, right: Callable, probes: list[tuple], mistakes: Mapping[str, Callable], tolerance: float = 1e-4
+) -> str | None:
     """What is wrong with a function of numbers: the mistake that would return the same on a probe, or its value."""
     for probe in probes:
         got, expected = _value(answer(*copy.deepcopy(probe))), float(right(*probe))
-        if math.isclose(got, expected, rel_tol=1e-4):
+        if math.isclose(got, expected, rel_tol=tolerance):
             continue
         named = [message for message, wrong in mistakes.items() if math.isclose(got, wrong(*probe), rel_tol=1e-4)]
         return named[0] if named else f"expected {expected:.4f}, got {got:.4f}"
@@ -183,6 +185,39 @@ def must_agree(answer: str) -> str | None:
     return None
 
 
+LEAKS = {  # training texts that nobody wrote about a film: whether each leaks, and why
+    "A FINE film": (True, "it differs in case alone"),
+    "slow  and\tlong ": (True, "it differs in white space alone"),
+    "So so": (True, "its label is another there, and the text is the same: compare texts, not rows"),
+    "Dull": (True, "its label is withheld, and its text is learnt from all the same: the teacher answers for it"),
+    "A fine film of its kind": (False, "a held-out text is a part of it: compare whole texts"),
+    "A fine": (False, "it is a part of a held-out text: compare whole texts"),
+    "Slow and long!": (False, "it differs in more than case and white space"),
+    "Twice": (False, "it stands twice among the training rows, and is not held out"),
+    "Fresh": (False, "no held-out row has it"),
+}
+
+
+@_check
+def leaks(answer: Callable) -> str | None:
+    """02: a function (train, held_out), lists of rows with text and label, -> the training texts that leak."""
+    train = [{"text": text, "label": data.UNLABELLED if text in ("Dull", "Twice") else 1} for text in LEAKS]
+    train.append({"text": "twice", "label": 1})
+    held_out = [{"text": "A fine film", "label": 1}, {"text": "Slow and long", "label": 1}]
+    held_out += [{"text": "Dull", "label": 0}, {"text": "So so", "label": 0}, {"text": "Seen by nobody", "label": 0}]
+    said = _said(answer(*copy.deepcopy((train, held_out))))
+    found = [row["text"] if isinstance(row, Mapping) else row for row in said]
+    if not all(isinstance(text, str) for text in found):
+        return "return the texts themselves, in a list"
+    found = [data.fold(text) for text in found]
+    if "seen by nobody" in found:
+        return "'Seen by nobody' stands among the held-out rows alone: look for texts that both have"
+    for text, (leaking, why) in LEAKS.items():
+        if (data.fold(text) in found) != leaking:
+            return f"{text!r} {'leaks' if leaking else 'does not leak'}: {why}"
+    return None
+
+
 @_check
 def padding_share(answer: Callable) -> str | None:
     """02: a function (lengths, batch_size) -> share of slots that are padding, each batch padded to its longest."""
@@ -204,6 +239,38 @@ def padding_share(answer: Callable) -> str | None:
         ),
     }
     return _function(answer, share, [([2, 2, 6, 3, 4], 2), ([2, 2, 6, 3, 4], 3)], mistakes)
+
+
+@_check
+def temperature_for(answer: Callable) -> str | None:
+    """03: a function (two logits, share) -> the T at which the leading class has that share, or None."""
+
+    def right(logits: Any, share: float) -> float:
+        return abs(logits[0] - logits[1]) / math.log(share / (1 - share))
+
+    mistakes = {
+        "that is 1 / T; T divides the logits": lambda *probe: 1 / right(*probe),
+        "T is above 0: the class that leads has the larger logit, be it the first or the second": (
+            lambda *probe: -right(*probe)
+        ),
+        "the larger logit alone says nothing: the difference of the two counts": (
+            lambda logits, share: right([logits.max(), 0.0], share)
+        ),
+        "the other class has a share, too: the odds are share / (1 - share)": (
+            lambda logits, share: right(logits, share / (1 + share))
+        ),
+        "to raise a share, T goes below 1: does your search?": lambda *probe: max(1.0, right(*probe)),
+    }
+    probes = [((-1.5, 2.5), 0.9), ((2.0, -1.0), 0.6), ((1.0, 3.0), 0.95)]
+    wrong = _function(answer, right, [(np.array(pair), share) for pair, share in probes], mistakes, tolerance=0.02)
+    for share, why in ((0.4, "T never changes which class leads"), (0.5, "it comes near as T grows, and never there")):
+        try:
+            got = None if wrong else answer(np.array([2.0, -1.0]), share)
+        except (ZeroDivisionError, ValueError) as error:  # of the formula, and of a search that ends nowhere
+            got = f"an error, {type(error).__name__}"
+        if got is not None:
+            return f"no T takes a leading class to {share}: {why}. Return None there, not {str(got)[:40]}"
+    return wrong
 
 
 @_check
@@ -549,6 +616,29 @@ def model_for_budget(answer: Callable) -> str | None:
     return None
 
 
+PAGE_FILES = {  # the files of 07's page, and what each is there for
+    "A": ("student.html", "one file that holds page and student opens by a double click"),
+    "B": ("index.html", "asked for a folder, a server shows the file of this name, which loads what lies beside it"),
+    "C": ("model_quantized.onnx", "weights are in an ONNX file, here in 8 bits"),
+    "D": ("config.json", "a model's configuration says how many classes there are, and what each is called"),
+}
+
+
+@_check
+def page_files(answer: Any) -> str | None:
+    """07: the files that four uses of the page's folder need, A to D."""
+    answer = [answer[use] for use in sorted(answer)] if isinstance(answer, Mapping) else _said(answer)
+    names = [str(one).strip() for one in (re.split(r"[\s,]+", answer) if isinstance(answer, str) else answer)]
+    if len(names) != len(PAGE_FILES):
+        return "four names of files are wanted, one for each of A, B, C and D"
+    for (use, (right, why)), name in zip(PAGE_FILES.items(), names, strict=True):
+        if name.strip("/").rpartition("/")[2] == "onnx":
+            return f"{use}: onnx is a folder; which file is in it?"
+        if name.rpartition("/")[2] != right:
+            return f"{use} is not {data.quoted(name)}: {why}"
+    return None
+
+
 def _other_run(settings: RunSettings, wanted: RunSettings) -> str | None:
     """The first option in which a run differs from the wanted one, in a sentence."""
     got, right = (storage.computed_by(dataclasses.asdict(one)) for one in (settings, wanted))
@@ -671,6 +761,38 @@ def shares(answer: Callable) -> str | None:
 
 
 @_check
+def ensemble(answer: Callable) -> str | None:
+    """10: a function from several teachers' logits, a list of [rows, classes], to their mean as a column."""
+    if answer is distillation.mean_of_probabilities:
+        return "that is the package's: write your own"
+    # the first is very sure, the others lean the other way: the means of logits and of probabilities name other classes
+    teachers = np.array([[[9.0, 0, 1], [0, 2, 1]], [[0, 2, 1], [6, 5, 4]], [[5, 7, 5], [1, 0, 3]]])
+    for each in (teachers, teachers[1:]):
+        right = np.log(softmax(each, axis=-1).mean(0))
+        got = _array(answer([*each.copy()])).astype(float)
+        if got.shape != right.shape:
+            return f"for {len(each)} teachers, 2 rows and 3 classes it returns the shape {got.shape}, not (2, 3)"
+        if not np.isfinite(got).all():
+            return "it holds the logarithm of 0: count how sure each teacher is, not votes"
+        if np.allclose(log_softmax(got, axis=-1), right, atol=1e-3):
+            continue
+        why = "in it one that is very sure outvotes two others; make probabilities first, then their mean"
+        mistakes = {
+            "those are probabilities; a column holds logits: take the logarithm": np.exp(right),
+            f"that is the mean of logits or of log-probabilities: {why}": each.mean(0),
+            f"that is the sum of logits or of log-probabilities: {why}": each.sum(0),
+            "a softmax over the classes of a row, not over the rows": np.log(softmax(each, axis=1).mean(0)),
+            "a softmax over the classes of a row, not over the teachers": np.log(softmax(each, axis=0).mean(0)),
+            "exp(logit) is no probability yet: divide by the row's sum": np.log(np.exp(each).mean(0)),
+            "that is one teacher alone": each[0],
+        }
+        named = [said for said, wrong in mistakes.items() if np.allclose(log_softmax(got - wrong, axis=-1), -np.log(3))]
+        first = [one[0].round(2).tolist() for one in (right, got)]
+        return named[0] if named else "for a row {} is expected, not {}".format(*first)
+    return None
+
+
+@_check
 def cheapest_pair(answer: Callable) -> str | None:
     """11: the fewest milliseconds at which the pair has an accuracy, from what `evaluation.cascade` returns."""
     curve = pd.DataFrame({"accuracy": [0.80, 0.84, 0.83, 0.86, 0.85], "milliseconds": [2.0, 3.0, 4.0, 6.0, 10.0]})
@@ -685,3 +807,48 @@ def cheapest_pair(answer: Callable) -> str | None:
     enough: dict[float, float] = {0.83: 3.0, 0.85: 6.0, 0.8: 2.0, 0.835: 3.0}
     probes = [(wanted,) for wanted in enough]
     return _function(lambda wanted: answer(curve.copy(), wanted), enough.get, probes, mistakes)
+
+
+AGREEING = [  # invented: rows with a confidence of 0.9 and more, of 0.8 and more, and so on, and how many of them agree
+    [(200, 200), (100, 96), (100, 90), (300, 298), (300, 270), (100, 40)],
+    [(200, 200), (100, 92), (100, 60)],  # of the first 300: one-sided p 0.034, two-sided 0.063
+    [(58, 58), (242, 241)],  # all of 58 agree, and that is not certain enough
+]
+
+
+def _certain(bands: list[tuple[int, int]], alternative: str = "greater") -> list[bool]:
+    """Whether an agreement of 95 % is certain enough for the first band, for the first two, and so on."""
+    tests = [stats.binomtest(int(k), int(n), 0.95, alternative=alternative) for n, k in np.cumsum(bands, axis=0)]
+    return [bool(one.pvalue <= 0.05) for one in tests]
+
+
+@_check
+def lowest_threshold(answer: Callable) -> str | None:
+    """11: a function (sure, agrees, candidates) -> the lowest threshold with an agreement of 95 % and more."""
+    for bands in AGREEING:
+        candidates = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4][: len(bands)]
+        sure, agrees = {}, {}
+        for split, parts in {"validation": bands, "test": [(2000, 2000)] * len(bands)}.items():
+            sure[split] = np.repeat(np.array(candidates) + 0.05, [rows for rows, _ in parts])
+            agrees[split] = np.concatenate([np.arange(rows) < agreeing for rows, agreeing in parts])
+
+        def last(passing: list[bool], found: list[float] = candidates) -> float:
+            return [math.inf, *found][[*passing, False].index(False)]
+
+        passing = _certain(bands)
+        by_chance = [agreeing / rows >= 0.95 for rows, agreeing in np.cumsum(bands, axis=0)]
+        mistakes = {
+            "test rows have had a say: choose on validation rows, so that test rows can check it": candidates[-1],
+            "that one fails: the one before it is wanted, infinity where none is": candidates[passing.index(False)],
+            'more than 95 % is the question: alternative="greater"': last(_certain(bands, "two-sided")),
+            "that is the first that passes: go on down, as long as they pass": candidates[passing.index(True)],
+            "stop at the first no: who goes on tries until luck says yes": candidates[-1 - passing[::-1].index(True)],
+            "that 95 % of these rows agree may be luck: ask the test whether it is certain enough": last(by_chance),
+            "one passes there: do you begin with the highest, count those that agree, return what is found?": math.inf,
+        }
+        said = answer(copy.deepcopy(sure), copy.deepcopy(agrees), candidates[:])
+        got = math.inf if said is None else _value(said)
+        if not math.isclose(got, last(passing)):
+            named = [message for message, wrong in mistakes.items() if math.isclose(got, wrong)]
+            return named[0] if named else f"expected {last(passing):.4g}, got {got:.4g}"
+    return None

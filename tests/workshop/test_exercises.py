@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import math
 import re
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from scipy import optimize, stats
 
-from kdhelpers import data, evaluation, models
+from kdhelpers import data, distillation, evaluation, models
 from kdhelpers.workshop import exercises
 from tests.test_notebooks import NOTEBOOKS, code_cells, tags
 
@@ -242,6 +244,95 @@ def by_table(timings, budget):
     return None if fast.empty else fast["name"].iloc[0]
 
 
+def folded(row):
+    return " ".join(row["text"].lower().split())
+
+
+def leaks(key=folded, keep=lambda row: True, finish=lambda row: row["text"]):
+    """The training rows that are held out, too, by this reading of what a row says."""
+
+    def function(train, held_out):
+        known = {key(row) for row in held_out}
+        return [finish(row) for row in train if keep(row) and key(row) in known]
+
+    return function
+
+
+def stated(train, held_out):
+    """Of every held-out row the folded text that training rows have, too."""
+    return {folded(row) for row in held_out} & {folded(row) for row in train}
+
+
+def leaks_by(match):
+    """Training texts that match a held-out one, both folded."""
+    return lambda train, held_out: [
+        row["text"] for row in train if any(match(folded(row), folded(other)) for other in held_out)
+    ]
+
+
+def twice_in_training(train, held_out):
+    texts = [folded(row) for row in train]
+    return [row["text"] for row in train if texts.count(folded(row)) > 1 or folded(row) in map(folded, held_out)]
+
+
+def temperature(odds=lambda share: share / (1 - share), gap=lambda pair: abs(pair[0] - pair[1]), least=0.5):
+    """T of the formula, right or with one mistake."""
+    return lambda pair, share: None if share <= least else float(gap(pair)) / math.log(odds(share))
+
+
+def temperature_by_search(lowest=0.01, careful=True):
+    def function(pair, share):
+        grid = np.geomspace(lowest, 100, 4000)
+        found = [torch.as_tensor(pair / t).softmax(-1).max() - share for t in grid]
+        return None if careful and min(found) > 0 else grid[int(np.argmin(np.abs(found)))]
+
+    return function
+
+
+def temperature_by_root(pair, share):
+    return optimize.brentq(lambda t: float(torch.as_tensor(pair / t).softmax(-1).max()) - share, 0.05, 100)
+
+
+def ensemble(each=lambda x: torch.as_tensor(x).softmax(-1), finish=torch.log, over=0):
+    """What several teachers say together, right or with one mistake."""
+    return lambda logits: finish(torch.stack([torch.as_tensor(each(x)) for x in logits]).double().mean(over))
+
+
+def ensemble_with_numpy(logits):
+    shares = [np.exp(x - x.max(-1, keepdims=True)) for x in logits]
+    return np.log(sum(x / x.sum(-1, keepdims=True) for x in shares) / len(shares)).tolist()
+
+
+def lowest(split="validation", sides="greater", above=np.greater_equal, start=math.inf, stop=True, enough=None):
+    """A choice of a threshold, right or with one mistake."""
+
+    def function(sure, agrees, candidates):
+        found = start
+        for candidate in candidates:
+            alone = agrees[split][above(sure[split], candidate)]
+            p = stats.binomtest(int(alone.sum()), len(alone), 0.95, alternative=sides).pvalue
+            if p <= 0.05 if enough is None else enough(alone):
+                found = candidate
+            elif stop:
+                break
+        return found
+
+    return function
+
+
+def lowest_of_both(sure, agrees, candidates):
+    """It pools the splits."""
+    pooled = [{"validation": np.concatenate([*part.values()])} for part in (sure, agrees)]
+    return lowest()(*pooled, candidates)
+
+
+def lowest_without_loop(sure, agrees, candidates):
+    counts = [(agrees["validation"][sure["validation"] >= one]) for one in candidates]
+    passing = [stats.binomtest(int(one.sum()), len(one), 0.95, alternative="greater").pvalue <= 0.05 for one in counts]
+    return ([None] + list(candidates))[([*passing, False]).index(False)]
+
+
+PAGE = ("student.html", "index.html", "onnx/model_quantized.onnx", "config.json")
 REPLIES = {"negative": [1, 0], "positive": [0, 1], "I cannot say": [0.5, 0.5]}
 
 
@@ -299,6 +390,131 @@ EXERCISES = {
             (lambda replies: [[reply, reply] for reply in replies], "two numbers"),
             (lambda replies: halves()(replies)[::-1], "expected"),
             (lambda replies: None, "return missing"),
+        ],
+    ),
+    "leaks": (
+        [
+            leaks(),
+            stated,
+            lambda *rows: iter(leaks()(*rows)),
+            leaks(finish=lambda row: row),
+            lambda *rows: list(pd.DataFrame(leaks(finish=lambda row: row)(*rows))["text"].drop_duplicates()),
+            lambda train, held_out: np.array(leaks()(train, held_out)),
+        ],
+        [
+            (leaks(key=lambda row: row["text"]), "'A FINE film' leaks: it differs in case alone"),
+            (leaks(key=lambda row: row["text"].lower().strip()), "leaks: it differs in white space alone"),
+            (leaks(keep=lambda row: row["label"] >= 0), "'Dull' leaks: its label is withheld"),
+            (leaks(key=lambda row: (folded(row), row["label"])), "compare texts, not rows"),
+            (leaks_by(lambda text, other: other in text), "a held-out text is a part of it"),
+            (leaks_by(lambda text, other: text in other), "it is a part of a held-out text"),
+            (leaks(key=lambda row: re.sub(r"\W+", " ", folded(row)).strip()), "in more than case and white space"),
+            (twice_in_training, "'Twice' does not leak: it stands twice among the training rows"),
+            (lambda train, held_out: [row["text"] for row in train], "does not leak"),
+            (lambda train, held_out: [row["text"] for row in held_out], "stands among the held-out rows alone"),
+            (lambda train, held_out: [], "leaks"),
+            (lambda train, held_out: [0, 1, 2, 3], "return the texts themselves"),
+            (lambda train, held_out: len(leaks()(train, held_out)), "TypeError"),
+            (lambda train, held_out: None, "return missing"),
+            (data.leaking_rows, "TypeError"),
+        ],
+    ),
+    "temperature_for": (
+        [
+            temperature(),
+            temperature_by_search(),
+            lambda *given: (found := temperature()(*given)) and round(found, 2),
+            lambda *given: None if given[1] <= 0.5 else torch.tensor([temperature()(*given)]),
+            lambda pair, share: None if share <= 0.5 else temperature_by_root(pair, share),
+        ],
+        [
+            (lambda *given: (found := temperature()(*given)) and 1 / found, "T divides"),
+            (temperature(gap=lambda pair: pair[1] - pair[0]), "the first or the second"),
+            (temperature(gap=max), "the difference of the two counts"),
+            (temperature(odds=lambda share: share), "the other class has a share, too"),
+            (temperature_by_search(lowest=1), "does your search?"),
+            (temperature(least=0), "no T takes a leading class to 0.4: T never changes which class leads"),
+            (temperature(least=0.45), "no T takes a leading class to 0.5: it comes near as T grows, and never there"),
+            (temperature_by_search(careful=False), "Return None there, not 100.0"),
+            (temperature_by_root, "Return None there, not an error, ValueError"),
+            (lambda *given: 2.0, "expected 1.8205, got 2.0000"),
+            (lambda *given: None, "return missing"),
+        ],
+    ),
+    "page_files": (
+        [
+            PAGE,
+            list(PAGE),
+            ", ".join(PAGE),
+            dict(zip("ABCD", PAGE, strict=True)),
+            [Path("runs") / name for name in PAGE],
+            ("student.html", "index.html", "model_quantized.onnx", "config.json"),
+        ],
+        [
+            (("index.html", *PAGE[1:]), "A is not 'index.html': one file that holds page and student"),
+            (("student.html", "student.html", *PAGE[2:]), "B is not 'student.html': asked for a folder"),
+            ((*PAGE[:2], "onnx", PAGE[3]), "C: onnx is a folder; which file is in it?"),
+            ((*PAGE[:2], "config.json", PAGE[2]), "C is not 'config.json': weights are"),
+            ((*PAGE[:2], "onnx/model.onnx", PAGE[3]), "C is not 'onnx/model.onnx'"),
+            ((*PAGE[:3], "tokenizer.json"), "D is not 'tokenizer.json': a model's configuration says"),
+            (PAGE[:3], "four names of files are wanted"),
+            ("student.html", "four names of files are wanted"),
+            (4, "TypeError"),
+        ],
+    ),
+    "ensemble": (
+        [
+            ensemble(),
+            ensemble_with_numpy,
+            lambda logits: iter(ensemble()(logits)),
+            ensemble(finish=lambda shares: shares.log() + 2),  # the same to a softmax, at every T
+            lambda logits: ensemble()(logits).float(),
+        ],
+        [
+            (ensemble(finish=lambda shares: shares), "those are probabilities; a column holds logits"),
+            (ensemble(each=lambda x: x, finish=lambda mean: mean), "that is the mean of logits or"),
+            (ensemble(each=lambda x: 3 * x, finish=lambda mean: mean), "that is the sum of logits"),
+            (
+                ensemble(each=lambda x: torch.as_tensor(x).log_softmax(-1), finish=lambda mean: mean),
+                "or of log-probabilities",
+            ),
+            (ensemble(each=lambda x: torch.as_tensor(x).softmax(0)), "not over the rows"),
+            (lambda logits: torch.tensor(np.stack(logits)).softmax(0).mean(0).log(), "not over the teachers"),
+            (ensemble(each=np.exp), "divide by the row's sum"),
+            (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)]), "not votes"),
+            (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)], finish=lambda votes: votes), "for a row"),
+            (lambda logits: logits[0], "that is one teacher alone"),
+            (ensemble(over=1), "it returns the shape (3, 3), not (2, 3)"),
+            (lambda logits: ensemble()(logits).clip(0).log(), "the logarithm of 0"),
+            (distillation.mean_of_probabilities, "write your own"),
+            (lambda logits: None, "return missing"),
+        ],
+    ),
+    "lowest_threshold": (
+        [
+            lowest(),
+            lowest(start=None),
+            lowest(above=np.greater),
+            lowest_without_loop,
+            lambda *given: np.array([lowest()(*given)]),
+        ],
+        [
+            (lowest(split="test"), "test rows have had a say"),
+            (lowest_of_both, "test rows have had a say"),
+            (lowest(enough=lambda alone: alone.mean() >= 0.95), "may be luck"),
+            (lowest(enough=lambda alone: alone.mean() >= 0.95, stop=False), "may be luck"),
+            (lowest(stop=False), "stop at the first no"),
+            (
+                lambda sure, agrees, candidates: lowest()(sure, agrees, candidates[::-1]),
+                "do you begin with the highest",
+            ),
+            (lowest(sides="two-sided"), "more than 95 % is the question"),
+            (lowest(sides="less"), "count those that agree"),
+            (lambda sure, agrees, candidates: candidates[0], "the first that passes"),
+            (lambda *given: given[2][given[2].index(lowest()(*given)) + 1], "that one fails: the one before it"),
+            (lowest(start=0.9), "infinity where none is"),
+            (lambda *given: given[2].index(lowest()(*given)), "expected 0.8, got 1"),
+            (lambda sure, agrees, candidates: None, "return what is found?"),
         ],
     ),
     "rule": (
