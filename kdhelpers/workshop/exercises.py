@@ -617,8 +617,8 @@ def model_for_budget(answer: Callable) -> str | None:
 
 
 PAGE_FILES = {  # the files of 07's page, and what each is there for
-    "A": ("student.html", "one file that holds page and student opens by a double click"),
-    "B": ("index.html", "asked for a folder, a server shows the file of this name, which loads what lies beside it"),
+    "A": ("student.html", "for a double click, page and student have to be in one file"),
+    "B": ("index.html", "asked for a folder, a server shows its index.html, which loads what lies beside it"),
     "C": ("model_quantized.onnx", "weights are in an ONNX file, here in 8 bits"),
     "D": ("config.json", "a model's configuration says how many classes there are, and what each is called"),
 }
@@ -776,7 +776,7 @@ def ensemble(answer: Callable) -> str | None:
             return "it holds the logarithm of 0: count how sure each teacher is, not votes"
         if np.allclose(log_softmax(got, axis=-1), right, atol=1e-3):
             continue
-        why = "in it one that is very sure outvotes two others; make probabilities first, then their mean"
+        why = "there one sure teacher outvotes two others; make probabilities first, then their mean"
         mistakes = {
             "those are probabilities; a column holds logits: take the logarithm": np.exp(right),
             f"that is the mean of logits or of log-probabilities: {why}": each.mean(0),
@@ -844,7 +844,7 @@ def lowest_threshold(answer: Callable) -> str | None:
             "that is the first that passes: go on down, as long as they pass": candidates[passing.index(True)],
             "stop at the first no: who goes on tries until luck says yes": candidates[-1 - passing[::-1].index(True)],
             "that 95 % of these rows agree may be luck: ask the test whether it is certain enough": last(by_chance),
-            "one passes there: do you begin with the highest, count those that agree, return what is found?": math.inf,
+            "one threshold passes there: do you begin with the highest, count those that agree, return it?": math.inf,
         }
         said = answer(copy.deepcopy(sure), copy.deepcopy(agrees), candidates[:])
         got = math.inf if said is None else _value(said)

@@ -451,7 +451,7 @@ EXERCISES = {
             ("student.html", "index.html", "model_quantized.onnx", "config.json"),
         ],
         [
-            (("index.html", *PAGE[1:]), "A is not 'index.html': one file that holds page and student"),
+            (("index.html", *PAGE[1:]), "A is not 'index.html': for a double click"),
             (("student.html", "student.html", *PAGE[2:]), "B is not 'student.html': asked for a folder"),
             ((*PAGE[:2], "onnx", PAGE[3]), "C: onnx is a folder; which file is in it?"),
             ((*PAGE[:2], "config.json", PAGE[2]), "C is not 'config.json': weights are"),
@@ -514,7 +514,7 @@ EXERCISES = {
             (lambda *given: given[2][given[2].index(lowest()(*given)) + 1], "that one fails: the one before it"),
             (lowest(start=0.9), "infinity where none is"),
             (lambda *given: given[2].index(lowest()(*given)), "expected 0.8, got 1"),
-            (lambda sure, agrees, candidates: None, "return what is found?"),
+            (lambda sure, agrees, candidates: None, "return it?"),
         ],
     ),
     "rule": (
