@@ -153,9 +153,11 @@ class RunSettings:
     dropout: float | None = _option(None, "Dropout of the student in training (default: the model's own).", _below_one)
     # the controls' training, where it is not the student's
     control_learning_rate: float | None = _option(
-        None, "Peak learning rate of the controls (default: --learning-rate).", _positive
+        None, "Peak learning rate of the controls (default: the recipe's, or --learning-rate).", _positive
     )
-    control_dropout: float | None = _option(None, "Dropout of the controls (default: --dropout).", _below_one)
+    control_dropout: float | None = _option(
+        None, "Dropout of the controls (default: the recipe's, or --dropout).", _below_one
+    )
     # the run
     seed: int = _option(42, "Seed of the first run.", _not_negative)
     seeds: int = _option(1, "How many runs, with seeds seed, seed + 1, ...; prints mean and spread.", _positive)
@@ -215,12 +217,6 @@ class RunSettings:
             return str(self.dataset_id).replace("/", "--")
         return "files" if self.source == "files" else self.recipe
 
-    def changed(self) -> dict[str, object]:
-        """The options that differ from the recipe's own, by name."""
-        plain = recipe(self.recipe)
-        names = [field.name for field in dataclasses.fields(self) if field.name != "recipe"]
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)}
-
 
 _MINILM = {
     "teacher": "minilm-l6-h384",
@@ -231,10 +227,15 @@ _MINILM = {
     "learning_rate": 3e-4,
     "dropout": 0.0,
 }
+# a learning rate and dropout of the controls' own, the best of four on validation rows: `ablation --groups settings`
+_CONTROLS = {"control_learning_rate": 1e-4, "control_dropout": 0.1}
+# what they were chosen for; where a run has another, its controls are trained as its student
+_CHOSEN_FOR = {"train", "dataset_id", "teacher", "student", "student_layers", "epochs", "learning_rate", "dropout"}
 RECIPES: dict[str, dict] = {
-    "movie-snippets": _MINILM | {"temperature": 4.0},
+    "movie-snippets": _MINILM | _CONTROLS | {"temperature": 4.0},
     # a teacher of the article's size, which fine-tunes at a lower learning rate; its student has another vocabulary
     "movie-snippets-base": _MINILM
+    | _CONTROLS
     | {
         "teacher": "mpnet-base",
         "student": "minilm-l6-h384",
@@ -468,4 +469,6 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
         values.pop("student_layers", None)
     if given.get("student_layers") == 0:
         values |= STATIC
+    if _CHOSEN_FOR & set(given):
+        values = {key: value for key, value in values.items() if key not in _CONTROLS}
     return values | {"recipe": name}

@@ -23,6 +23,16 @@ def test_every_recipe_names_only_options(name):
     assert recipe(name).name == name
 
 
+def test_controls_have_settings_of_their_own_for_what_they_were_chosen_for():
+    """A reader's rows, models or learning rate are another matter: there a control is trained as the student."""
+    own = recipe("movie-snippets", temperature=2, seed=7)
+    assert (own.control_learning_rate, own.control_dropout) == (1e-4, 0.1)
+    for given in ({"train": "a.csv"}, {"student_layers": 0}, {"learning_rate": 1e-5}, {"teacher": "bert"}):
+        other = recipe("movie-snippets", **given)
+        assert (other.control_learning_rate, other.control_dropout) == (None, None)
+    assert recipe("movie-snippets", dropout=0.2, control_dropout=0.3).control_dropout == 0.3
+
+
 def test_every_option_has_a_help_text():
     for name, field in OPTIONS.items():
         assert field.metadata["help"].endswith("."), name

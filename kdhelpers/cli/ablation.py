@@ -25,17 +25,20 @@ def main(argv: list[str]) -> None:
     if options.seeds < 1:
         raise UserError(f"--seeds is at least 1, not {options.seeds}")
     runs = experiments.run_ablation(options.groups, options.seeds, Path(options.output))
-    print("", experiments.main_table(runs), sep="\n")
+    if len(experiments.of_main_groups(runs)):
+        print("", experiments.main_table(runs), sep="\n")
     if (runs["group"] == "small").any():
         print("\nHow small, and taught by whom (mean test accuracy in %, every student from MiniLM's backbone).")
         print((100 * experiments.sizes(runs)).round(1).to_string(na_rep=""))
         large = 100 * runs[runs["variant"] == "MPNet teacher"]["test_accuracy"].mean()
         print(f"MPNet itself: {large:.1f}; MiniLM's teacher is the table's 6 layers on labels.")
-    trained = runs[runs["group"] == "embeddings"]
-    if len(trained):
-        print("\nWord embeddings frozen or trained (mean test accuracy in %, seconds of training, seeds).")
-        shown = trained.groupby("variant", sort=False)[["test_accuracy", "seconds"]].mean().mul([100, 1]).round(1)
-        print(shown.assign(seeds=trained.groupby("variant").size()).to_string())
+    for name in options.groups:
+        found = runs[runs["group"] == name].groupby("variant", sort=False)
+        if name in asked and name != "small":
+            print(f"\n{name}: mean accuracy in % on validation and test rows, seconds of training, seeds")
+            shown = found[["validation_accuracy", "test_accuracy", "seconds"]].mean().mul([100, 100, 1]).round(1)
+            shown.columns = ["validation", "test", "seconds"]
+            print(shown.assign(seeds=found.size()).rename_axis(None).to_string(na_rep=""))
     if options.figure:
         from kdhelpers.workshop import figures
 

@@ -191,7 +191,8 @@ def student(kit: Prepared, variant: Variant, seed: int | None = None) -> PreTrai
     distillation.print_settings(variant.name, run.settings, how["steps"], len(how["rows"]))
     tables = [table for table in (how["rows"], kit.splits.get("validation")) if table is not None]
     columns = ("input_ids", "labels", data.TEACHER_LOGITS)
-    alone = dataclasses.replace(run.settings, controls="one")  # what else a run would train makes no other student
+    # what else a run would train makes no other student
+    alone = dataclasses.replace(run.settings, controls="one", control_learning_rate=None, control_dropout=None)
     key = storage.fingerprint(
         [models.weights_fingerprint(weights) for weights in (model, kit.teacher)],
         [[list(table[name]) for name in columns if name in table.column_names] for table in tables],

@@ -33,6 +33,14 @@ def test_a_complete_file_is_printed_and_trains_nothing(runs, capsys):
     assert Path(runs).read_bytes() == RECORDED.read_bytes()
 
 
+def test_a_group_that_is_asked_for_is_printed_with_its_teacher(runs, capsys):
+    assert main(["ablation", "--groups", "settings", "--output", runs]) == 0
+    said = capsys.readouterr().out.partition("settings: mean accuracy")[2]
+    row = next(line for line in said.splitlines() if line.startswith("labels, learning rate 0.0001, dropout 0.1"))
+    assert row.split()[-4::3] == ["78.9", "3"], "validation, seeds"
+    assert "teacher of settings" in said
+
+
 def test_the_former_name_still_works_and_says_the_new_one(runs, capsys):
     assert main(["ladder", "--output", runs]) == 0
     captured = capsys.readouterr()

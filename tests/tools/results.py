@@ -16,6 +16,7 @@ import nbformat
 import pandas as pd
 
 from kdhelpers import evaluation, experiments, sagemaker
+from kdhelpers.settings import recipe
 from tests.tools.record import RECORDS
 from tests.tools.record_calls import CALLS_FILE
 
@@ -25,6 +26,12 @@ PAGES = (ROOT / "README.md", *(NOTEBOOKS / f"{name}.md" for name in ("RESULTS", 
 BLOCK = re.compile(r"(<!-- from the record: (\w+) -->\n).*?(<!-- end -->)", flags=re.S)
 LARGE = Path(experiments.__file__).with_name("movie-snippets-base.json")  # metrics.json of a run of that recipe
 STUDENT, CONTROL, TEACHER = "+ logits on all texts", "labels only", "teacher"
+RECIPE = recipe("movie-snippets")
+OF_THE_RECIPE = (
+    f"logits, learning rate {RECIPE.learning_rate:g}, T {RECIPE.temperature:g}",
+    f"labels, learning rate {RECIPE.control_learning_rate:g}, dropout {RECIPE.control_dropout:g}",
+    "teacher of settings",
+)  # variants of the record
 PAIRS = (
     (STUDENT, CONTROL),
     ("+ teacher's layers", CONTROL),
@@ -37,6 +44,10 @@ PAIRS = (
     ("logits, embeddings trained", "logits, embeddings frozen"),
     ("labels, embeddings trained", "labels, embeddings frozen"),
     ("logits, T 4", "logits, T 2"),
+    ("logits of 3 teachers", "logits, learning rate 0.0003, T 4"),
+    ("3 teachers", "teacher of settings"),
+    ("all 8,070 labels + logits of a teacher with all", "all 8,070 labels, no teacher"),
+    ("all 8,070 labels + logits of a teacher with all", "all 8,070 labels + logits"),
 )
 SMALL_PAIRS = (
     ("TF-IDF, MPNet", "TF-IDF, labels"),
@@ -61,13 +72,14 @@ def fenced(*lines: str) -> str:
 
 
 def headline(runs: pd.DataFrame) -> str:
-    """One sentence: student, control and teacher over the seeds."""
+    """One sentence: student, control and teacher over the seeds, as the recipe has them."""
     mean = 100 * experiments.summary(runs)["mean"]
-    paired = experiments.paired_over_seeds(runs, STUDENT, CONTROL)
+    student, control, teacher = OF_THE_RECIPE
+    paired = experiments.paired_over_seeds(runs, student, control)
     low, high = (100 * end for end in paired.interval95)
     sentence = (
-        f"Over {len(paired.by_seed)} seeds the distilled 3-layer student is right on {mean[STUDENT]:.1f} % of 1,000 "
-        f"test rows, the control on {mean[CONTROL]:.1f} %, the 6-layer teachers on {mean[TEACHER]:.1f} %: "
+        f"Over {len(paired.by_seed)} seeds the distilled 3-layer student is right on {mean[student]:.1f} % of 1,000 "
+        f"test rows, the control on {mean[control]:.1f} %, the 6-layer teachers on {mean[teacher]:.1f} %: "
         f"{100 * paired.difference:+.1f} points for the teacher's help (taken before rounding), 95 % interval over "
         f"seeds and rows {low:+.1f} to {high:+.1f}."
     )
@@ -81,11 +93,24 @@ def ablation(runs: pd.DataFrame) -> str:
 
 def seeds(runs: pd.DataFrame) -> str:
     """Teacher, control and student, seed by seed."""
-    names = {TEACHER: "teacher", CONTROL: "control, no teacher", STUDENT: "distilled student"}
+    names = dict(zip(OF_THE_RECIPE, ("distilled student", "control, no teacher", "teacher"), strict=True))
     table = 100 * runs[runs["variant"].isin(names)].pivot(index="seed", columns="variant", values="test_accuracy")
     table = table[list(names)].rename(columns=names).rename_axis(None, axis=1)
     shown = table.round(1).to_string(index_names=False)
     return fenced("Test accuracy in % on 1,000 rows, by seed.", *shown.splitlines())
+
+
+def settings(runs: pd.DataFrame) -> str:
+    """As many trials for the control as for the student; the best of each on validation rows, compared on test."""
+    names = [variant.name for variant in experiments.GROUPS["settings"]]
+    table = experiments.summary(runs).loc[names, ["validation", "mean"]]
+    chosen = [table["validation"].filter(regex=f"^{kind}").idxmax() for kind in ("logits", "labels")]
+    shown = (100 * table).round(1).set_axis(["validation", "test"], axis=1).rename_axis(None)
+    title = f"Mean accuracy in % over {runs['seed'].nunique()} seeds; * the best of its four on validation rows."
+    marked = shown.assign(**{"": ["*" if name in chosen else "" for name in names]}).to_string()
+    texts = [experiments.paired_over_seeds(runs, *pair).text for pair in (chosen, OF_THE_RECIPE[:2])]
+    verdicts = [line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()]
+    return fenced(*map(str.rstrip, (title, *marked.splitlines(), *verdicts)))
 
 
 def sizes(runs: pd.DataFrame) -> str:
@@ -186,8 +211,8 @@ def notebooks(runs: pd.DataFrame | None = None) -> str:
 
 MADE: dict[str, Callable[[pd.DataFrame], str]] = {
     "headline": headline, "ablation": ablation, "seeds": seeds, "pairs": pairs, "sizes": sizes,
-    "small_pairs": small_pairs, "large_teacher": large_teacher, "aws_calls": aws_calls, "large_corpus": large_corpus,
-    "notebooks": notebooks,
+    "settings": settings, "small_pairs": small_pairs, "large_teacher": large_teacher, "aws_calls": aws_calls,
+    "large_corpus": large_corpus, "notebooks": notebooks,
 }  # fmt: skip
 
 
