@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from kdhelpers import data, storage
 from kdhelpers.data import Task
 from kdhelpers.errors import UserError
-from kdhelpers.settings import RunSettings, recipe, settings_from
+from kdhelpers.settings import RunSettings, settings_from
 from tests.tiny import family_tokenizer
 
 
@@ -121,7 +121,7 @@ IN_EVERY_KEY = """
 
 
 def test_an_option_that_is_not_given_is_in_no_key_unless_it_always_was():
-    settings = dataclasses.asdict(recipe())
+    settings = dataclasses.asdict(RunSettings())
     assert set(storage.computed_by(settings)) == set(IN_EVERY_KEY.split())
     assert {name: settings[name] for name in storage.ADDED} == storage.ADDED, "with their defaults"
 
