@@ -50,6 +50,7 @@ def machine() -> str:
 def printed_by(name: str, text: str) -> dict:
     """The record of a measurement that printed `text`. Raises ValueError where its table is not in there."""
     command, first = MEASURED[name]
+    text = text.replace(f"{Path.cwd()}/", "")  # where it ran stays out of it
     lines = [line.rstrip() for line in text.splitlines() if not re.fullmatch(r"\.+", line)]  # pytest's dots
     begins = [number for number, line in enumerate(lines) if re.match(first, line)]
     if not begins:
