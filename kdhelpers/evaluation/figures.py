@@ -77,13 +77,14 @@ def place_labels(axis: Axes, points: list, texts: list[str], sides: list = SIDES
     for point, place, text in zip(points, places, texts, strict=True):
         note = axis.annotate(text, point, (0, 0), textcoords="offset points", in_layout=False, path_effects=OUTLINE)
         tried: list = []
-        for distance, (x, y) in product((10, 15, 20, 26, 32), sides):
+        for distance, (x, y) in product((10, 15, 20, 26, 32, 40, 50), sides):
             look = {"ha": ("center", "left", "right")[x], "va": ("center", "bottom", "top")[y]}
             note.set(position=(distance * x, distance * y), **look)
-            box = note.get_window_extent().padded(6, 3)
+            text_box = note.get_window_extent()
+            box = text_box.padded(6, 3)
             cost = sum(line.intersects_bbox(box, filled=False) for line in lines)
             cost += 5 * (sum(_far(box, other) <= 1.2 * _far(box, place) for other in places) > 1)
-            cost += 10 * (not (frame.fully_contains(*box.p0) and frame.fully_contains(*box.p1)))
+            cost += 10 * (not (frame.fully_contains(*text_box.p0) and frame.fully_contains(*text_box.p1)))
             tried.append((cost + 10 * box.count_overlaps(taken), len(tried), box, look | {"position": note.xyann}))
         waiting.append((sum(cost == 0 for cost, *_ in tried), len(waiting), note, tried))
     written: list[Bbox] = []
