@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from textwrap import fill
 
@@ -108,7 +109,9 @@ def settings(runs: pd.DataFrame) -> str:
     shown = (100 * table).round(1).set_axis(["validation", "test"], axis=1).rename_axis(None)
     title = f"Mean accuracy in % over {runs['seed'].nunique()} seeds; * the best of its four on validation rows."
     marked = shown.assign(**{"": ["*" if name in chosen else "" for name in names]}).to_string()
-    texts = [experiments.paired_over_seeds(runs, *pair).text for pair in (chosen, OF_THE_RECIPE[:2])]
+    compared = {pair: experiments.paired_over_seeds(runs, *pair) for pair in product(names[:4], names[4:])}
+    texts = [compared[pair].text for pair in (tuple(chosen), OF_THE_RECIPE[:2])]
+    texts.append(f"Least of all sixteen pairs: {min(compared.values(), key=lambda one: one.interval95[0]).text}")
     verdicts = [line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()]
     return fenced(*map(str.rstrip, (title, *marked.splitlines(), *verdicts)))
 
