@@ -82,7 +82,7 @@ def place_labels(axis: Axes, points: list, texts: list[str], sides: list = SIDES
             note.set(position=(distance * x, distance * y), **look)
             text_box = note.get_window_extent()
             box = text_box.padded(6, 3)
-            cost = sum(line.intersects_bbox(box, filled=False) for line in lines)
+            cost = 8 * sum(line.intersects_bbox(box, filled=False) for line in lines)
             cost += 5 * (sum(_far(box, other) <= 1.2 * _far(box, place) for other in places) > 1)
             cost += 10 * (not (frame.fully_contains(*text_box.p0) and frame.fully_contains(*text_box.p1)))
             tried.append((cost + 10 * box.count_overlaps(taken), len(tried), box, look | {"position": note.xyann}))
