@@ -123,21 +123,22 @@ def quantize_weights(source: Path, target: Path) -> None:
     not. ONNX Runtime makes fp32 weights of the 8 bits once, when the file is loaded.
     """
     model = onnx.load(source)
-    graph = model.graph
-    tables = {table.name: table for table in graph.initializer if len(table.dims) == 2}
+    graph, fp32 = model.graph, onnx.TensorProto.FLOAT
+    tables = {table.name: table for table in graph.initializer if len(table.dims) == 2 and table.data_type == fp32}
+    across = {"MatMul": 0, "Gemm": 1, "Gather": 1}  # a scale for every output of a product, every row of embeddings
     back = []
-    # one scale for every output of a product, and for every row of a table of embeddings
-    for kind, across in {"MatMul": 0, "Gemm": 1, "Gather": 1}.items():
-        for name in [name for node in graph.node if node.op_type == kind for name in node.input]:
-            if (table := tables.pop(name, None)) is None or table.data_type != onnx.TensorProto.FLOAT:
-                continue
+    for node in [node for node in graph.node if node.op_type in across]:
+        for name in [name for name in node.input if name in tables]:
+            table = tables.pop(name)
             weights = numpy_helper.to_array(table)
-            scale = np.maximum(np.abs(weights).max(across, keepdims=True), np.finfo(np.float32).tiny) / 127
+            scale = (
+                np.maximum(np.abs(weights).max(across[node.op_type], keepdims=True), np.finfo(np.float32).tiny) / 127
+            )
             graph.initializer.remove(table)
             for part, value in {"int8": np.rint(weights / scale).astype(np.int8), "scale": scale}.items():
                 graph.initializer.append(numpy_helper.from_array(value, f"{name}_{part}"))
             # not DequantizeLinear, which ONNX Runtime would compute anew for every answer
-            back.append(onnx.helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], to=onnx.TensorProto.FLOAT))
+            back.append(onnx.helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], to=fp32))
             back.append(onnx.helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name]))
     nodes = [*back, *graph.node]
     del graph.node[:]

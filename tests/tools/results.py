@@ -72,6 +72,11 @@ def fenced(*lines: str) -> str:
     return "\n".join(("```", *lines, "```", ""))
 
 
+def folded(texts: list[str]) -> list[str]:
+    """Sentences as lines, each sentence's further ones indented."""
+    return [line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()]
+
+
 def headline(runs: pd.DataFrame) -> str:
     """One sentence: student, control and teacher over the seeds, as the recipe has them."""
     mean = 100 * experiments.summary(runs)["mean"]
@@ -112,8 +117,7 @@ def settings(runs: pd.DataFrame) -> str:
     compared = {pair: experiments.paired_over_seeds(runs, *pair) for pair in product(names[:4], names[4:])}
     texts = [compared[pair].text for pair in (tuple(chosen), OF_THE_RECIPE[:2])]
     texts.append(f"Least of all sixteen pairs: {min(compared.values(), key=lambda one: one.interval95[0]).text}")
-    verdicts = [line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()]
-    return fenced(*map(str.rstrip, (title, *marked.splitlines(), *verdicts)))
+    return fenced(*map(str.rstrip, (title, *marked.splitlines(), *folded(texts))))
 
 
 def sizes(runs: pd.DataFrame) -> str:
@@ -129,14 +133,12 @@ def sizes(runs: pd.DataFrame) -> str:
 
 def small_pairs(runs: pd.DataFrame) -> str:
     """The sizes two by two."""
-    texts = [experiments.paired_over_seeds(runs, *pair).text for pair in SMALL_PAIRS]
-    return fenced(*(line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()))
+    return fenced(*folded([experiments.paired_over_seeds(runs, *pair).text for pair in SMALL_PAIRS]))
 
 
 def pairs(runs: pd.DataFrame) -> str:
     """Variants two by two."""
-    texts = [experiments.paired_over_seeds(runs, *pair).text for pair in PAIRS]
-    return fenced(*(line for text in texts for line in fill(text, 118, subsequent_indent="  ").splitlines()))
+    return fenced(*folded([experiments.paired_over_seeds(runs, *pair).text for pair in PAIRS]))
 
 
 def large_teacher(runs: pd.DataFrame) -> str:
