@@ -469,6 +469,8 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
         values.pop("student_layers", None)
     if given.get("student_layers") == 0:
         values |= STATIC
-    if _CHOSEN_FOR & set(given):
+    # the network is a named student's, whoever teaches it
+    others = _CHOSEN_FOR & set(given) - ({"teacher"} if "student" in RECIPES[name] else set())
+    if any(given[option] != RECIPES[name].get(option) for option in others):
         values = {key: value for key, value in values.items() if key not in _CONTROLS}
     return values | {"recipe": name}

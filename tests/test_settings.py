@@ -31,6 +31,10 @@ def test_controls_have_settings_of_their_own_for_what_they_were_chosen_for():
         other = recipe("movie-snippets", **given)
         assert (other.control_learning_rate, other.control_dropout) == (None, None)
     assert recipe("movie-snippets", dropout=0.2, control_dropout=0.3).control_dropout == 0.3
+    same = recipe("movie-snippets", teacher="minilm-l6-h384", student_layers="3", epochs=3)
+    assert same.control_learning_rate == 1e-4, "what the recipe says anyway is no other"
+    taught = recipe("movie-snippets-base", teacher="fine-tuned")
+    assert taught.control_learning_rate == 1e-4, "the student's network is the recipe's, whoever teaches it"
 
 
 def test_every_option_has_a_help_text():

@@ -267,8 +267,10 @@ def container_hyperparameters(plan: JobPlan) -> dict[str, str]:
             text[name] = f"{INPUTS}/{name}/{Path(path).name}"
         elif name in MODELS:
             text[name] = f"{INPUTS}/{name}"
-    if "student" in inputs and settings.student_layers is not None:  # a student that is named puts the recipe's aside
-        text["student_layers"] = str(settings.student_layers)
+    # there a model has another name, which would put the recipe's word aside
+    kept = ["student_layers"] * ("student" in inputs)
+    kept += ["control_learning_rate", "control_dropout"] * (not MODELS.isdisjoint(inputs))
+    text |= {name: str(value) for name in kept if (value := getattr(settings, name)) is not None}
     if settings.ensemble:
         text.pop("ensemble", None)
         places = [f"{INPUTS}/{key}" if key in inputs else name for key, name in settings.teachers.items()]

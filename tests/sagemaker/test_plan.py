@@ -324,6 +324,8 @@ def test_the_container_trains_the_student_that_is_planned(options, layers):
     planned = settings_from(options)
     there = settings_from(container_hyperparameters(JobPlan(options)))
     assert there.student_layers == planned.student_layers == layers
+    for name in ("control_learning_rate", "control_dropout"):
+        assert getattr(there, name) == getattr(planned, name)
     assert (there.learning_rate, there.train_embeddings) == (planned.learning_rate, planned.train_embeddings)
 
 
