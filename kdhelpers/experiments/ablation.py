@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 
 from kdhelpers import __version__, data, deployment, distillation, evaluation, models, storage
 from kdhelpers.distillation import Prepared
 from kdhelpers.errors import UserError
+from kdhelpers.experiments.projection import train_with_projection
 from kdhelpers.settings import RECIPES, STATIC, recipe
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Variant:
     prepared: dict = field(default_factory=dict)  # options of its rows and its teacher that differ from the recipe's
     settings: dict = field(default_factory=dict)  # options of its training that differ from the recipe's
     teacher: str = ""  # the row of its teacher, where that is not the recipe's: another one, or trained elsewhere
+    assistant: str = ""  # the variant whose student, trained first, answers in its teacher's place (Mirzadeh et al. 2020)
+    projection: float = 0.0  # weight of the teacher's hidden state, learned through a projection
 
 
 SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}
@@ -53,6 +56,7 @@ SAME_AS: dict[str, str | None] = {
     "6 layers, MiniLM": None,
 }  # None: left out
 MPNET = RECIPES["movie-snippets-base"] | {"student": None}  # cut from that teacher
+AIMED = {"start": "backbone", "recipe": "movie-snippets-base", "teacher": "MPNet teacher of aims"}
 TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}
 
 GROUPS = {
@@ -120,8 +124,19 @@ GROUPS = {
         Variant("all 8,070 labels + logits of a teacher with all", prepared={"dataset_id": "movie-snippets-labelled"},
                 settings={"alpha": 0.5}, teacher="teacher, all labels"),
     ),
+    # what else might bring a small student nearer to the large teacher, beside the plain one, all on one machine
+    "aims": (
+        Variant("3 layers, MPNet once more", **AIMED),
+        *(Variant(f"3 layers, MPNet, projection {w:g}", projection=w, **AIMED) for w in (1.0, 10.0)),
+        Variant("3 layers, assistant", assistant="6 layers of MPNet, MPNet", **AIMED),
+        *(
+            Variant(f"{size}, MPNet, other snippets", layers=SIZES[size], prepared={"unlabelled": "other-snippets"},
+                    **AIMED)
+            for size in ("TF-IDF", "static", "3 layers")
+        ),
+    ),
 }  # fmt: skip
-ASKED_FOR = ("embeddings", "small", "text", "temperature", "width", "settings", "teachers")  # MPNet teaches in three
+ASKED_FOR = ("embeddings", "small", "text", "temperature", "width", "settings", "teachers", "aims")
 TEACHERS = {"movie-snippets": ("teacher", "teacher"), "movie-snippets-base": ("MPNet teacher", "small")}  # row, group
 MAIN_GROUPS = [name for name in GROUPS if name not in ASKED_FOR]
 OF_THE_NOTEBOOKS = ("labels only", "+ logits on all texts", "2 layers", "1 layer", "static, MiniLM")
@@ -187,6 +202,7 @@ def student(kit: Prepared, variant: Variant, seed: int | None = None) -> PreTrai
     """
     if seed is not None:
         kit = dataclasses.replace(kit, settings=dataclasses.replace(kit.settings, seed=seed))
+    kit = with_assistant(kit, variant)
     run, model, how = begin(variant, kit)
     distillation.print_settings(variant.name, run.settings, how["steps"], len(how["rows"]))
     tables = [table for table in (how["rows"], kit.splits.get("validation")) if table is not None]
@@ -198,13 +214,32 @@ def student(kit: Prepared, variant: Variant, seed: int | None = None) -> PreTrai
         [[list(table[name]) for name in columns if name in table.column_names] for table in tables],
         [storage.computed_by(dataclasses.asdict(alone)), how["steps"], kit.machine.precision],
         [kit.machine.processes, __version__, version("torch"), version("transformers")],
+        *([variant.projection] if variant.projection else []),
     )
     folder = storage.cache_home() / "students" / key
     fit = distillation.load_fit(folder)
     if fit is None:
-        fit = distillation.train_student(run, model, **how)
+        fit = train(variant, run, model, how)
         distillation.save_fit(folder, fit, kit.tokenizer)
     return fit.model
+
+
+def train(variant: Variant, run: Prepared, model: PreTrainedModel, how: dict) -> distillation.Fit:
+    """Train what `begin` returns."""
+    if variant.projection:
+        return train_with_projection(run, model, variant.projection, **how)
+    return distillation.train_student(run, model, **how)
+
+
+def with_assistant(kit: Prepared, taught: Variant) -> Prepared:
+    """The kit with the answers of the variant's assistant as its column; as it is where the variant has none."""
+    if not taught.assistant:
+        return kit
+    one = variant(taught.assistant)
+    own = distillation.prepare(recipe(one.recipe, seed=kit.settings.seed, **one.prepared))
+    answers = models.predict_logits(student(own, one), own.splits["train"], own.tokenizer, own.machine)
+    column = distillation.with_column(kit.splits["train"], answers)
+    return dataclasses.replace(kit, splits=DatasetDict(kit.splits | {"train": column}))
 
 
 def run_ablation(groups: list[str], seeds: int, path: Path, first_seed: int = 42) -> pd.DataFrame:
@@ -260,8 +295,8 @@ def run_variant(variant: Variant, kit: Prepared) -> dict:
     """Train one student as the variant says; returns its row for the CSV file."""
     if variant.layers is None:
         return baseline_row(variant, kit)
-    run, model, how = begin(variant, kit)
-    fit = distillation.train_student(run, model, **how)
+    run, model, how = begin(variant, with_assistant(kit, variant))
+    fit = train(variant, run, model, how)
     group = group_of(variant)
     took = {"steps": how["steps"], "seconds": round(fit.seconds, 1)}
     if group in ("long", "small", "text"):  # what one would deploy
