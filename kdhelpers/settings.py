@@ -469,8 +469,12 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
         values.pop("student_layers", None)
     if given.get("student_layers") == 0:
         values |= STATIC
-    # the network is a named student's, whoever teaches it
-    others = _CHOSEN_FOR & set(given) - ({"teacher"} if "student" in RECIPES[name] else set())
-    if any(given[option] != RECIPES[name].get(option) for option in others):
+    if _is_another_control(name, given):
         values = {key: value for key, value in values.items() if key not in _CONTROLS}
     return values | {"recipe": name}
+
+
+def _is_another_control(name: str, given: Mapping[str, object]) -> bool:
+    """Whether the options make another control of it than the one that the recipe's settings were chosen for."""
+    named = {"teacher"} if "student" in RECIPES[name] else set()  # the network is the student's, whoever teaches it
+    return any(given[option] != RECIPES[name].get(option) for option in _CHOSEN_FOR & set(given) - named)

@@ -12,9 +12,9 @@ from kdhelpers.cli.parsing import Parser
 from kdhelpers.errors import UserError
 
 FORMATS = (
-    "onnx (fp32, default), onnx-int8 (small and fast), onnx-int8-weights (as small, computes in fp32: the same answers "
-    "on every processor), numpy (of a static student), web: a page with the student, or folder: as PyTorch has it, for "
-    "--teacher on another machine"
+    "onnx (fp32, default), onnx-int8 (small and fast), onnx-int8-weights (as small, computes in fp32: answers that "
+    "other processors change in the last digits only), numpy (of a static student), web: a page with the student, or "
+    "folder: as PyTorch has it, for --teacher on another machine"
 )
 ROWS = (
     "texts to compare on: .csv, .tsv, .jsonl, .parquet, .txt (default: the run's test rows); "

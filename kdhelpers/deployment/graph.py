@@ -117,10 +117,10 @@ def quantize(source: Path, target: Path) -> None:
 
 
 def quantize_weights(source: Path, target: Path) -> None:
-    """Weights to 8 bits in the file, sums in fp32: the size of int8, the speed of fp32, the same answers everywhere.
+    """Weights to 8 bits in the file, sums in fp32: the size of int8, the speed of fp32, its rounding on any processor.
 
-    What int8 arithmetic answers depends on the processor (its 8-bit products, its rounding of activations); this does
-    not. ONNX Runtime makes fp32 weights of the 8 bits once, when the file is loaded.
+    What int8 arithmetic answers depends on the processor (its 8-bit products, its rounding of activations); of this the
+    last digits do. ONNX Runtime makes fp32 weights of the 8 bits once, when the file is loaded.
     """
     model = onnx.load(source)
     graph, fp32 = model.graph, onnx.TensorProto.FLOAT

@@ -27,7 +27,7 @@ CDN = "https://cdn.jsdelivr.net"
 EXAMPLES = 6
 PARTS = Path(__file__).with_name("web")  # the page, and what answers in it
 MODEL = "onnx/model_quantized.onnx"  # where transformers.js looks for 8 bits
-IN_PAGE = "onnx-int8-weights"  # a browser answers what Python answers, on every processor
+IN_PAGE = "onnx-int8-weights"  # a browser answers what Python answers, but for the last digits
 
 
 class Library(NamedTuple):

@@ -54,8 +54,9 @@ __all__ = [
     "Answers", "DistillationTrainer", "DistillationTrainingArguments", "Fit", "Prepared", "Training",
     "add_teacher_logits", "answers_from", "answers_from_file", "as_array", "as_column", "ask", "baseline_on",
     "build_control", "build_student", "distill", "distillation_loss", "fit", "hard_answers", "hard_label_loss",
-    "hard_labels_loss", "hard_number_loss", "join_delivered", "label", "labelled", "length_grouping", "load_fit",
-    "logits_fingerprint", "look", "loss_for", "mean_of_probabilities", "of_teacher", "pkd_loss", "prepare", "print_settings",
-    "ready_to_train", "require_head", "save_fit", "soft_labels_loss", "soft_number_loss", "soft_target_loss",
-    "soft_targets", "steps_for", "table_hash", "train_student", "trainer_for", "with_column",
+    "hard_labels_loss", "hard_number_loss", "join_delivered", "label", "labelled", "length_grouping",
+    "load_fit", "logits_fingerprint", "look", "loss_for", "mean_of_probabilities", "of_teacher", "pkd_loss",
+    "prepare", "print_settings", "ready_to_train", "require_head", "save_fit", "soft_labels_loss",
+    "soft_number_loss", "soft_target_loss", "soft_targets", "steps_for", "table_hash", "train_student",
+    "trainer_for", "with_column",
 ]  # fmt: skip

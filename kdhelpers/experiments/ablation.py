@@ -45,7 +45,7 @@ class Variant:
     prepared: dict = field(default_factory=dict)  # options of its rows and its teacher that differ from the recipe's
     settings: dict = field(default_factory=dict)  # options of its training that differ from the recipe's
     teacher: str = ""  # the row of its teacher, where that is not the recipe's: another one, or trained elsewhere
-    assistant: str = ""  # the variant whose student, trained first, answers in its teacher's place (Mirzadeh et al. 2020)
+    assistant: str = ""  # the variant whose student answers in its teacher's place (Mirzadeh et al. 2020)
     projection: float = 0.0  # weight of the teacher's hidden state, learned through a projection
 
 
@@ -56,7 +56,7 @@ SAME_AS: dict[str, str | None] = {
     "6 layers, MiniLM": None,
 }  # None: left out
 MPNET = RECIPES["movie-snippets-base"] | {"student": None}  # cut from that teacher
-AIMED = {"start": "backbone", "recipe": "movie-snippets-base", "teacher": "MPNet teacher of aims"}
+AIMED: dict[str, Any] = {"start": "backbone", "recipe": "movie-snippets-base", "teacher": "MPNet teacher of aims"}
 TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}
 
 GROUPS = {

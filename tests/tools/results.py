@@ -86,7 +86,7 @@ def headline(runs: pd.DataFrame) -> str:
     sentence = (
         f"Over {len(paired.by_seed)} seeds the distilled 3-layer student is right on {mean[student]:.1f} % of 1,000 "
         f"test rows, the control on {mean[control]:.1f} %, the 6-layer teachers on {mean[teacher]:.1f} %: "
-        f"{100 * paired.difference:+.1f} points for the teacher's help (taken before rounding), 95 % interval over "
+        f"{100 * paired.difference:+.1f} points for the teacher's help, 95 % interval over "
         f"seeds and rows {low:+.1f} to {high:+.1f}."
     )
     return fill(sentence, 120) + "\n"
