@@ -95,7 +95,8 @@ class HiddenStatesLoss:
     its teacher. The student's dropout is switched off: its noise would be taken for a difference.
 
     Raises UserError where widths or numbers of heads differ, as they cannot where the student was cut out of the
-    teacher (a pair of other widths would need a learnt projection), and for a family without readable attention.
+    teacher (a pair of other widths needs a learnt projection, as in `experiments.projection`), and for a family without
+    readable attention.
     """
 
     def __init__(self, kind: str, student: PreTrainedModel, teacher: PreTrainedModel):

@@ -46,7 +46,7 @@ class Variant:
     settings: dict = field(default_factory=dict)  # options of its training that differ from the recipe's
     teacher: str = ""  # the row of its teacher, where that is not the recipe's: another one, or trained elsewhere
     assistant: str = ""  # the variant whose student answers in its teacher's place (Mirzadeh et al. 2020)
-    projection: float = 0.0  # weight of the teacher's hidden state, learned through a projection
+    projection: float = 0.0  # weight of the teacher's hidden state, learnt through a projection
 
 
 SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}

@@ -1,4 +1,4 @@
-"""A student that also learns its teacher's hidden state, through a projection that is learned and then thrown away.
+"""A student that also learns its teacher's hidden state, through a projection that is learnt and then thrown away.
 
 A hidden state is a column as an answer is: made once, by a teacher of any vocabulary and any width. Behind a text's
 logits stand the numbers of the first token in the teacher's last layer; a student of another width is asked for them

@@ -67,6 +67,17 @@ SMALL_PAIRS = (
 )
 
 
+AIMS_PAIRS = (
+    ("3 layers, MPNet, projection 1", "3 layers, MPNet once more"),
+    ("3 layers, MPNet, projection 10", "3 layers, MPNet once more"),
+    ("3 layers, assistant", "3 layers, MPNet once more"),
+    ("3 layers, MPNet, other snippets", "3 layers, MPNet once more"),
+    ("3 layers, MPNet, other snippets", "3 layers, MPNet, 8 epochs"),
+    ("static, MPNet, other snippets", "static, MPNet"),
+    ("TF-IDF, MPNet, other snippets", "TF-IDF, MPNet"),
+)
+
+
 def fenced(*lines: str) -> str:
     """Lines as a block of code."""
     return "\n".join(("```", *lines, "```", ""))
@@ -134,6 +145,15 @@ def sizes(runs: pd.DataFrame) -> str:
 def small_pairs(runs: pd.DataFrame) -> str:
     """The sizes two by two."""
     return fenced(*folded([experiments.paired_over_seeds(runs, *pair).text for pair in SMALL_PAIRS]))
+
+
+def aims(runs: pd.DataFrame) -> str:
+    """What else was tried for a better small student, on validation and test rows, and two by two."""
+    names = ["MPNet teacher of aims", *(variant.name for variant in experiments.GROUPS["aims"])]
+    table = 100 * experiments.summary(runs).loc[names, ["validation", "mean"]]
+    shown = table.round(1).set_axis(["validation", "test"], axis=1).rename_axis(None).to_string()
+    texts = [experiments.paired_over_seeds(runs, *pair).text for pair in AIMS_PAIRS]
+    return fenced("Mean accuracy in % over 3 seeds.", *map(str.rstrip, shown.splitlines()), *folded(texts))
 
 
 def pairs(runs: pd.DataFrame) -> str:
@@ -216,8 +236,8 @@ def notebooks(runs: pd.DataFrame | None = None) -> str:
 
 MADE: dict[str, Callable[[pd.DataFrame], str]] = {
     "headline": headline, "ablation": ablation, "seeds": seeds, "pairs": pairs, "sizes": sizes,
-    "settings": settings, "small_pairs": small_pairs, "large_teacher": large_teacher, "aws_calls": aws_calls,
-    "large_corpus": large_corpus, "notebooks": notebooks,
+    "settings": settings, "aims": aims, "small_pairs": small_pairs, "large_teacher": large_teacher,
+    "aws_calls": aws_calls, "large_corpus": large_corpus, "notebooks": notebooks,
 }  # fmt: skip
 
 
