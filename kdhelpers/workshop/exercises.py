@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import operator
 import os
 import re
 import shlex
@@ -795,31 +796,59 @@ def ensemble(answer: Callable) -> str | None:
 @_check
 def cheapest_pair(answer: Callable) -> str | None:
     """11: the fewest milliseconds at which the pair has an accuracy, from what `evaluation.cascade` returns."""
-    curve = pd.DataFrame({"accuracy": [0.80, 0.84, 0.83, 0.86, 0.85], "milliseconds": [2.0, 3.0, 4.0, 6.0, 10.0]})
-    curve["threshold"], curve["student_share"] = [0.5, 0.6, 0.7, 0.8, 1.1], [1.0, 0.9, 0.8, 0.5, 0.0]
+    accuracies, milliseconds = [0.845, 0.83, 0.86, 0.80, 0.84, 0.85], [5.5, 4.5, 6.5, 2.5, 3.5, 10.5]  # in no order
+    curve = pd.DataFrame({"accuracy": accuracies, "milliseconds": milliseconds})
+    curve["threshold"], curve["student_share"] = [0.75, 0.7, 0.8, 0.5, 0.6, 1.1], [0.7, 0.8, 0.5, 1.0, 0.9, 0.0]
     curve["dollars"] = curve["milliseconds"] / 36  # of a million answers, at 10 cents an hour
+
+    def enough(pick: Callable, above: Callable = operator.ge) -> Callable:
+        return lambda wanted: pick(curve["milliseconds"][above(curve["accuracy"], wanted)])
+
     mistakes: dict[str, Callable] = {
-        "that is the slowest pair that is accurate enough": lambda wanted: 10.0 if wanted <= 0.85 else 6.0,
-        "that is the fastest of all, accurate enough or not": lambda wanted: 2.0,
-        "that is the most accurate pair": lambda wanted: 6.0,
-        "that is a row's number, not its milliseconds": lambda wanted: {0.83: 1, 0.835: 1, 0.85: 3, 0.8: 0}[wanted],
+        "that is the slowest pair that is accurate enough": enough(max),
+        "that is the fastest of all, accurate enough or not": lambda wanted: min(milliseconds),
+        "that is the most accurate pair": lambda wanted: 6.5,
+        "that is a row's number, not its milliseconds": enough(lambda rows: rows.idxmin()),
+        "that is the first that is accurate enough, and the rows stand in no order": enough(lambda rows: rows.iloc[0]),
+        "a pair with exactly the wanted accuracy will do, too": enough(min, operator.gt),
     }
-    enough: dict[float, float] = {0.83: 3.0, 0.85: 6.0, 0.8: 2.0, 0.835: 3.0}
-    probes = [(wanted,) for wanted in enough]
-    return _function(lambda wanted: answer(curve.copy(), wanted), enough.get, probes, mistakes)
+    probes = [(wanted,) for wanted in (0.83, 0.85, 0.8, 0.835)]
+    return _function(lambda wanted: answer(curve.copy(), wanted), enough(min), probes, mistakes)
 
 
 AGREEING = [  # invented: rows with a confidence of 0.9 and more, of 0.8 and more, and so on, and how many of them agree
     [(200, 200), (100, 96), (100, 90), (300, 298), (300, 270), (100, 40)],
     [(200, 200), (100, 92), (100, 60)],  # of the first 300: one-sided p 0.034, two-sided 0.063
     [(58, 58), (242, 241)],  # all of 58 agree, and that is not certain enough
+    [(59, 59)],  # and this is, if only with the row at the threshold itself
 ]
 
 
-def _certain(bands: list[tuple[int, int]], alternative: str = "greater") -> list[bool]:
-    """Whether an agreement of 95 % is certain enough for the first band, for the first two, and so on."""
-    tests = [stats.binomtest(int(k), int(n), 0.95, alternative=alternative) for n, k in np.cumsum(bands, axis=0)]
-    return [bool(one.pvalue <= 0.05) for one in tests]
+def _thresholds(sure: np.ndarray, agrees: np.ndarray, candidates: list[float]) -> tuple[float, dict[str, float]]:
+    """The threshold that 11 asks for, and what each mistake finds in its place."""
+
+    def passing(alternative: str = "greater", above: Callable = operator.ge) -> list[bool]:
+        alone = [agrees[above(sure, at)] for at in candidates]
+        tests = [stats.binomtest(int(one.sum()), len(one), 0.95, alternative=alternative) for one in alone]
+        return [bool(one.pvalue <= 0.05) for one in tests]
+
+    def last(passing: list[bool]) -> float:
+        return [math.inf, *candidates][[*passing, False].index(False)]
+
+    good, right = list(itertools.compress(candidates, passing())), last(passing())
+    by_chance = [agrees[sure >= at].mean() >= 0.95 for at in candidates]
+    return right, {
+        "that one fails: the one before it is wanted, infinity where none is": max(
+            [at for at in candidates if at < right], default=math.nan
+        ),
+        "rows at the threshold itself count, too": last(passing(above=operator.gt)),
+        'more than 95 % is the question, with p at most 0.05: alternative="greater"': last(passing("two-sided")),
+        "that is the first that passes: go on down, as long as they pass": max(good),
+        "stop at the first no: who goes on tries until luck says yes": min(good),
+        "that 95 % of these rows agree may be luck: is p at most 0.05 there?": last(by_chance),
+        "every threshold passes: does the test ask about 95 %, and is p at most 0.05?": candidates[-1],
+        "a threshold passes there: do you begin with the highest, and count those that agree?": math.inf,
+    }
 
 
 @_check
@@ -827,28 +856,20 @@ def lowest_threshold(answer: Callable) -> str | None:
     """11: a function (sure, agrees, candidates) -> the lowest threshold with an agreement of 95 % and more."""
     for bands in AGREEING:
         candidates = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4][: len(bands)]
-        sure, agrees = {}, {}
-        for split, parts in {"validation": bands, "test": [(2000, 2000)] * len(bands)}.items():
-            sure[split] = np.repeat(np.array(candidates) + 0.05, [rows for rows, _ in parts])
-            agrees[split] = np.concatenate([np.arange(rows) < agreeing for rows, agreeing in parts])
-
-        def last(passing: list[bool], found: list[float] = candidates) -> float:
-            return [math.inf, *found][[*passing, False].index(False)]
-
-        passing = _certain(bands)
-        by_chance = [agreeing / rows >= 0.95 for rows, agreeing in np.cumsum(bands, axis=0)]
-        mistakes = {
-            "test rows have had a say: choose on validation rows, so that test rows can check it": candidates[-1],
-            "that one fails: the one before it is wanted, infinity where none is": candidates[passing.index(False)],
-            'more than 95 % is the question: alternative="greater"': last(_certain(bands, "two-sided")),
-            "that is the first that passes: go on down, as long as they pass": candidates[passing.index(True)],
-            "stop at the first no: who goes on tries until luck says yes": candidates[-1 - passing[::-1].index(True)],
-            "that 95 % of these rows agree may be luck: ask the test whether it is certain enough": last(by_chance),
-            "one threshold passes there: do you begin with the highest, count those that agree, return it?": math.inf,
-        }
-        said = answer(copy.deepcopy(sure), copy.deepcopy(agrees), candidates[:])
-        got = math.inf if said is None else _value(said)
-        if not math.isclose(got, last(passing)):
+        ends = zip(candidates, bands, strict=True)
+        sure = np.concatenate([[at + 0.05] * (rows - 1) + [at] for at, (rows, _) in ends])
+        agrees = np.concatenate([np.arange(rows) < agreeing for rows, agreeing in bands])
+        others, said = np.repeat(candidates, 2000), []
+        for verdict in (True, False):  # of every test row: neither may change the answer
+            both = {"validation": agrees.copy(), "test": np.full(len(others), verdict)}
+            said.append(answer({"validation": sure.copy(), "test": others.copy()}, both, candidates[:]))
+        got, again = (math.nan if one is None else _value(one) for one in said)
+        if not np.isclose(got, again, equal_nan=True):
+            return "test rows have had a say: choose on validation rows, so that test rows can check it"
+        right, mistakes = _thresholds(sure, agrees, candidates)
+        if said[0] is None and right == math.inf:
+            return "where no threshold passes infinity is wanted, not None"
+        if not math.isclose(_value(said[0]), right):
             named = [message for message, wrong in mistakes.items() if math.isclose(got, wrong)]
-            return named[0] if named else f"expected {last(passing):.4g}, got {got:.4g}"
+            return named[0] if named else f"expected {right:.4g}, got {got:.4g}"
     return None

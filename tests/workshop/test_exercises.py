@@ -303,15 +303,19 @@ def ensemble_with_numpy(logits):
     return np.log(sum(x / x.sum(-1, keepdims=True) for x in shares) / len(shares)).tolist()
 
 
-def lowest(split="validation", sides="greater", above=np.greater_equal, start=math.inf, stop=True, enough=None):
+ASKED = {"share": 0.95, "sides": "greater", "level": 0.05}
+
+
+def lowest(split="validation", above=np.greater_equal, start=math.inf, stop=True, enough=None, **asked):
     """A choice of a threshold, right or with one mistake."""
+    share, sides, level = (asked.get(name, usual) for name, usual in ASKED.items())
 
     def function(sure, agrees, candidates):
         found = start
         for candidate in candidates:
             alone = agrees[split][above(sure[split], candidate)]
-            p = stats.binomtest(int(alone.sum()), len(alone), 0.95, alternative=sides).pvalue
-            if p <= 0.05 if enough is None else enough(alone):
+            p = stats.binomtest(int(alone.sum()), len(alone), share, alternative=sides).pvalue
+            if p <= level if enough is None else enough(alone):
                 found = candidate
             elif stop:
                 break
@@ -329,7 +333,27 @@ def lowest_of_both(sure, agrees, candidates):
 def lowest_without_loop(sure, agrees, candidates):
     counts = [(agrees["validation"][sure["validation"] >= one]) for one in candidates]
     passing = [stats.binomtest(int(one.sum()), len(one), 0.95, alternative="greater").pvalue <= 0.05 for one in counts]
-    return ([None] + list(candidates))[([*passing, False]).index(False)]
+    return [math.inf, *candidates][[*passing, False].index(False)]
+
+
+def lowest_that_test_rows_confirm(sure, agrees, candidates):
+    found = lowest()(sure, agrees, candidates)
+    return found if agrees["test"][sure["test"] >= found].mean() >= 0.95 else math.inf
+
+
+def lowest_of_both_tests(sure, agrees, candidates):
+    return max(lowest(split)(sure, agrees, candidates) for split in ("validation", "test"))
+
+
+def lowest_found_at_a_no(sure, agrees, candidates):
+    """Right as long as one of the candidates fails."""
+    found = lowest()(sure, agrees, candidates)
+    return None if found == candidates[-1] else found
+
+
+def few_disagree(alone):
+    """The same question the other way round."""
+    return stats.binomtest(int((~alone).sum()), len(alone), 0.05, alternative="less").pvalue <= 0.05
 
 
 PAGE = ("student.html", "index.html", "onnx/model_quantized.onnx", "config.json")
@@ -493,14 +517,23 @@ EXERCISES = {
     "lowest_threshold": (
         [
             lowest(),
-            lowest(start=None),
-            lowest(above=np.greater),
             lowest_without_loop,
+            lowest(enough=few_disagree),
             lambda *given: np.array([lowest()(*given)]),
         ],
         [
             (lowest(split="test"), "test rows have had a say"),
+            (lowest(split="test", start=None), "test rows have had a say"),
             (lowest_of_both, "test rows have had a say"),
+            (lowest_of_both_tests, "test rows have had a say"),
+            (lowest_that_test_rows_confirm, "test rows have had a say"),
+            (lowest(above=np.greater), "rows at the threshold itself count, too"),
+            (lowest(start=None), "infinity is wanted, not None"),
+            (lowest_found_at_a_no, "return missing"),
+            (lowest(share=0.05), "every threshold passes: does the test ask about 95 %"),
+            (lowest(level=0.95), "may be luck: is p at most 0.05"),
+            (lowest(level=0.025), "with p at most 0.05"),
+            (lambda *given: math.nan, "got nan"),
             (lowest(enough=lambda alone: alone.mean() >= 0.95), "may be luck"),
             (lowest(enough=lambda alone: alone.mean() >= 0.95, stop=False), "may be luck"),
             (lowest(stop=False), "stop at the first no"),
@@ -514,7 +547,7 @@ EXERCISES = {
             (lambda *given: given[2][given[2].index(lowest()(*given)) + 1], "that one fails: the one before it"),
             (lowest(start=0.9), "infinity where none is"),
             (lambda *given: given[2].index(lowest()(*given)), "expected 0.8, got 1"),
-            (lambda sure, agrees, candidates: None, "return it?"),
+            (lambda sure, agrees, candidates: None, "return missing"),
         ],
     ),
     "rule": (
@@ -783,7 +816,10 @@ EXERCISES = {
             (lambda curve, wanted: curve.milliseconds[curve.accuracy.idxmax()], "most accurate"),
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.idxmin(), "a row's number"),
             (lambda curve, wanted: None, "return missing"),
-            (lambda curve, wanted: curve.milliseconds[np.searchsorted(curve.accuracy, wanted)], "most accurate"),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.iloc[0], "in no order"),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].sort_values("accuracy").iloc[0, 1], "expected 3.5"),
+            (lambda curve, wanted: curve[curve.accuracy > wanted].milliseconds.min(), "exactly the wanted accuracy"),
+            (lambda curve, wanted: int(curve[curve.accuracy >= wanted].milliseconds.min()), "expected 3.5000, got 3"),
         ],
     ),
     "spot_cost": (
