@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from scipy import optimize, stats
 from scipy.special import log_softmax, softmax
+from tokenizers.processors import TemplateProcessing
 
 from kdhelpers import data, distillation, evaluation, models, storage
 from kdhelpers.errors import UserError
@@ -148,10 +149,11 @@ def embedding_share(answer: float) -> str | None:
 @_check
 def read_differently(answer: Callable) -> str | None:
     """01: a function (teacher_tokenizer, student_tokenizer, texts) -> the texts whose ids differ."""
-    ours, silent = (models.load_tokenizer(models.EMBEDDED_BACKBONE) for _ in range(2))
+    ours, silent, bare = (models.load_tokenizer(models.EMBEDDED_BACKBONE) for _ in range(3))
     silent.model_input_names = ["input_ids", "attention_mask"]
+    bare.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")  # neither [CLS] nor [SEP]
     theirs = models.swap_tokens(ours, "zebra", "moth")
-    alike, differ = ["a plain film", "a long " * 600], ["a zebra film", "a zebra and a moth"]
+    alike, differ = ["a plain film", "a long " * 600], ["a zebra film", "a zebra and a moth", "a long " * 200 + "zebra"]
     found = list(_said(answer(ours, theirs, differ + alike)))
     if found == alike:
         return "those are the texts that both read alike"
@@ -159,11 +161,13 @@ def read_differently(answer: Callable) -> str | None:
     if lost:
         if not all(isinstance(text, str) for text in found):
             return "return the texts themselves, in a list"
-        return f"{lost[0]!r} is read differently and was not found; compare the ids, in order"
+        return f"{data.quoted(lost[0])} is read differently and was not found; compare all the ids, in order"
     if extra:
         return f"{data.quoted(str(extra[0]))} is read alike by both and was found"
     if list(answer(ours, silent, differ + alike)):
         return "tokenizers that differ only in token_type_ids read every text alike; compare the input_ids"
+    if len(list(answer(ours, bare, differ + alike))) < len(differ + alike):
+        return "two tokenizers that add other special tokens read every text differently: compare those ids, too"
     return None
 
 
@@ -193,6 +197,7 @@ LEAKS = {  # training texts that nobody wrote about a film: whether each leaks, 
     "Dull": (True, "its label is withheld, and its text is learnt from all the same: the teacher answers for it"),
     "A fine film of its kind": (False, "a held-out text is a part of it: compare whole texts"),
     "A fine": (False, "it is a part of a held-out text: compare whole texts"),
+    "Slow andlong": (False, "a space between two words is missing, so that it has other words"),
     "Slow and long!": (False, "it differs in more than case and white space"),
     "Twice": (False, "it stands twice among the training rows, and is not held out"),
     "Fresh": (False, "no held-out row has it"),
@@ -210,12 +215,15 @@ def leaks(answer: Callable) -> str | None:
     found = [row["text"] if isinstance(row, Mapping) else row for row in said]
     if not all(isinstance(text, str) for text in found):
         return "return the texts themselves, in a list"
+    unlike = [text for text in found if text not in LEAKS]
     found = [data.fold(text) for text in found]
     if "seen by nobody" in found:
         return "'Seen by nobody' stands among the held-out rows alone: look for texts that both have"
     for text, (leaking, why) in LEAKS.items():
         if (data.fold(text) in found) != leaking:
             return f"{text!r} {'leaks' if leaking else 'does not leak'}: {why}"
+    if unlike:
+        return f"{unlike[0][:60]!r} is not among the training texts: return those as they stand there"
     return None
 
 

@@ -23,6 +23,12 @@ def differ(first, second, texts):
     return [t for t in texts if first(t)["input_ids"] != second(t)["input_ids"]]
 
 
+def differ_by(**options):
+    """The same with options of the tokenizers."""
+    options = {"truncation": "max_length" in options, **options}
+    return lambda a, b, texts: differ(functools.partial(a, **options), functools.partial(b, **options), texts)
+
+
 def read_alike(first, second, texts):
     return [t for t in texts if first(t)["input_ids"] == second(t)["input_ids"]]
 
@@ -263,6 +269,11 @@ def stated(train, held_out):
     return {folded(row) for row in held_out} & {folded(row) for row in train}
 
 
+def spelt_as_held_out(train, held_out):
+    known = {folded(row) for row in train}
+    return [row["text"] for row in held_out if folded(row) in known]
+
+
 def leaks_by(match):
     """Training texts that match a held-out one, both folded."""
     return lambda train, held_out: [
@@ -419,7 +430,7 @@ EXERCISES = {
     "leaks": (
         [
             leaks(),
-            stated,
+            lambda *rows: set(leaks()(*rows)),
             lambda *rows: iter(leaks()(*rows)),
             leaks(finish=lambda row: row),
             lambda *rows: list(pd.DataFrame(leaks(finish=lambda row: row)(*rows))["text"].drop_duplicates()),
@@ -433,6 +444,10 @@ EXERCISES = {
             (leaks_by(lambda text, other: other in text), "a held-out text is a part of it"),
             (leaks_by(lambda text, other: text in other), "it is a part of a held-out text"),
             (leaks(key=lambda row: re.sub(r"\W+", " ", folded(row)).strip()), "in more than case and white space"),
+            (leaks(key=lambda row: "".join(folded(row).split())), "'Slow andlong' does not leak: a space"),
+            (stated, "is not among the training texts: return those as they stand there"),
+            (leaks(finish=lambda row: row["text"].strip()), "'slow  and\\tlong' is not among the training texts"),
+            (spelt_as_held_out, "'A fine film' is not among the training texts"),
             (twice_in_training, "'Twice' does not leak: it stands twice among the training rows"),
             (lambda train, held_out: [row["text"] for row in train], "does not leak"),
             (lambda train, held_out: [row["text"] for row in held_out], "stands among the held-out rows alone"),
@@ -606,13 +621,16 @@ EXERCISES = {
         ],
     ),
     "read_differently": (
-        [differ, lambda *given: set(differ(*given))],
+        [differ, lambda *given: set(differ(*given)), lambda *given: iter(differ(*given)), differ_by(max_length=512)],
         [
             (lambda a, b, t: [], "not found"),
             (lambda a, b, t: t, "read alike by both and was found"),
             (read_alike, "those are the texts that both read alike"),
             (whole_encodings_differ, "token_type_ids"),
             (ids_out_of_order, "in order"),
+            (differ_by(add_special_tokens=False), "other special tokens"),
+            (differ_by(max_length=8), "was not found; compare all the ids"),
+            (differ_by(max_length=128), "was not found; compare all the ids"),
             (lambda a, b, t: [text in differ(a, b, t) for text in t], "the texts themselves"),
             (lambda a, b, t: None, "return missing"),
         ],
