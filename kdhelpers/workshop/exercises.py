@@ -91,9 +91,18 @@ def _function(
     return None
 
 
+def _in_turn(answer: Any) -> Any:
+    """An answer in parts, those of a dictionary by their names. Raises UserError for a set."""
+    if isinstance(answer, set | frozenset):
+        raise UserError("a set has no order: give a list or a tuple")
+    if isinstance(answer, Mapping):
+        return [answer[name] for name in sorted(answer)]
+    return [*answer] if isinstance(answer, Iterator) else _said(answer)
+
+
 def _two(answer: Any, wanted: str) -> list:
     """The two parts of an answer. Raises UserError, which says what is wanted, for any other number of them."""
-    parts = list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str) else []
+    parts = list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str | set | frozenset) else []
     if len(parts) != 2:
         raise UserError(f"two {wanted}")
     return parts
@@ -514,8 +523,7 @@ NEXT_STEP = {  # the cases of 05b: the right choice, and how its row of the tabl
 @_check
 def next_step(answer: Any) -> str | None:
     """05b: the numbers of what to do next in the cases A to D, however they are written."""
-    if isinstance(answer, Mapping):
-        answer = [answer[case] for case in sorted(answer)]
+    answer = _in_turn(answer)
     parts = [answer] if isinstance(answer, str) or not np.ndim(answer) else answer
     chosen = re.findall(r"\d+", " ".join(one if isinstance(one, str) else f"{_value(one):g}" for one in parts))
     chosen = [*chosen[0]] if len(chosen) == 1 else chosen
@@ -636,7 +644,7 @@ PAGE_FILES = {  # the files of 07's page, and what each is there for
 @_check
 def page_files(answer: Any) -> str | None:
     """07: the files that four uses of the page's folder need, A to D."""
-    answer = [answer[use] for use in sorted(answer)] if isinstance(answer, Mapping) else _said(answer)
+    answer = _in_turn(answer)
     names = [str(one).strip() for one in (re.split(r"[\s,]+", answer) if isinstance(answer, str) else answer)]
     if len(names) != len(PAGE_FILES):
         return "four names of files are wanted, one for each of A, B, C and D"

@@ -591,6 +591,7 @@ EXERCISES = {
             ("500, 20500", "two numbers are wanted"),
             ((500, 20_000, 20_500), "two numbers are wanted"),
             (20_500, "two numbers are wanted"),
+            ({500, 20_500}, "two numbers are wanted: the control's rows, then the student's"),
             (("few", "many"), "a number is wanted"),
         ],
     ),
@@ -747,15 +748,19 @@ EXERCISES = {
             (("ADE", "ABDE"), "A's interval goes from +0.9 to +3.9: it reaches 2"),
             (("ADEF", "BDE"), "there is no 'f'"),
             ("ADE, BDE", "two strings of letters are wanted"),
+            ({"ADE", "BDE"}, "two strings of letters are wanted"),
         ],
     ),
     "next_step": (
         [
             *((3, 1, 4, 2), "3142", 3142, {"B": 1, "A": 3, "C": 4, "D": 2}, "A3 B1 C4 D2"),
-            *((3.0, 1.0, 4.0, 2.0), tuple(np.array([3, 1, 4, 2])), torch.tensor([3.0, 1.0, 4.0, 2.0]), [*"3142"]),
+            *((3.0, 1.0, 4.0, 2.0), torch.tensor([3.0, 1.0, 4.0, 2.0]), [*"3142"]),
+            *(tuple(np.array([3, 1, 4, 2])), np.array([3, 1, 4, 2]), pd.Series([3, 1, 4, 2]), iter([3, 1, 4, 2])),
         ],
         [
             ((31, 42), "four numbers are wanted"),
+            ({3, 1, 4, 2}, "a set has no order"),
+            (frozenset("3142"), "a set has no order"),
             ((4, 1, 4, 2), "A is not 4. The table's row: verdict: no evidence, too few rows | label more test rows"),
             ((3, 3, 4, 2), "B is not 3. The table's row: verdict: no evidence, enough rows | ship the control"),
             ((3, 1, 1, 2), "C is not 1. The table's row: verdict: better | repeat with --seeds 3"),
