@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import nbformat
 import numpy as np
@@ -396,8 +396,11 @@ EXERCISES = {
             (budgeted(measure="p50_ms"), "that is p50"),
             (budgeted(key=lambda t: -t.p95_ms), "the fastest"),
             (budgeted(within=lambda ms, most: True), "over the budget"),
-            (budgeted(key=lambda t: t.accuracy), "the larger of two equals"),
-            (budgeted(key=lambda t: (t.accuracy, t.megabytes)), "the larger of two equals"),
+            (budgeted(key=lambda t: t.accuracy), "equally accurate ones the smallest"),
+            (budgeted(key=lambda t: (t.accuracy, t.megabytes)), "equally accurate ones the smallest"),
+            (budgeted(key=lambda t: (t.accuracy, -t.p95_ms)), "equally accurate ones the smallest"),
+            (budgeted(key=lambda t: (t.accuracy, t.p95_ms)), "equally accurate ones the smallest"),
+            (budgeted(key=lambda t: (t.accuracy, -t.p50_ms)), "equally accurate ones the smallest"),
             (budgeted(key=lambda t: -t.megabytes), "the fastest"),
             (budgeted(late=True), "None where none is fast enough; yours raised ValueError"),
             (budgeted(within=lambda ms, most: ms < most), "just the budget"),
@@ -487,11 +490,16 @@ EXERCISES = {
             ", ".join(PAGE),
             dict(zip("ABCD", PAGE, strict=True)),
             [Path("runs") / name for name in PAGE],
+            [PureWindowsPath("runs") / name for name in PAGE],
+            [rf"runs\student-page\{name}".replace("/", "\\") for name in PAGE],
+            (name for name in PAGE),
             ("student.html", "index.html", "model_quantized.onnx", "config.json"),
         ],
         [
             (("index.html", *PAGE[1:]), "A is not 'index.html': for a double click"),
             (("student.html", "student.html", *PAGE[2:]), "B is not 'student.html': asked for a folder"),
+            ((*PAGE[:2], "runs\\onnx\\", PAGE[3]), "C: onnx is a folder; which file is in it?"),
+            ({*PAGE}, "a set has no order"),
             ((*PAGE[:2], "onnx", PAGE[3]), "C: onnx is a folder; which file is in it?"),
             ((*PAGE[:2], "config.json", PAGE[2]), "C is not 'config.json': weights are"),
             ((*PAGE[:2], "onnx/model.onnx", PAGE[3]), "C is not 'onnx/model.onnx'"),
