@@ -711,7 +711,8 @@ def distill_command(answer: str) -> str | None:
     """09: a Hub's teacher, a 4-layer student, temperature 4, on train.csv alone, with the teacher run live."""
     from kdhelpers.cli.parsing import read_options
 
-    words = shlex.split(str(answer).replace("\\\n", " "))
+    said = " ".join(map(str, answer)) if isinstance(answer, list | tuple) else str(answer)
+    words = shlex.split(said.replace("\\\n", " "))
     words = list(itertools.dropwhile(lambda word: not word.startswith("--"), words))  # "distill" may stand first
     spelt = {name.replace("-", "_"): value for name, value in read_options(words).items()}
     options = {OTHER_NAMES.get(name, name): value for name, value in spelt.items()}

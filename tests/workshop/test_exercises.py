@@ -874,12 +874,17 @@ EXERCISES = {
             LIVE,
             LIVE.replace("--student-layers 4", "--student_layers=4"),
             LIVE + " --output here",
+            LIVE.split(),
+            ("kdhelpers", "distill", *LIVE.split()),
+            [4 if word == "4" else word for word in LIVE.split()],
+            LIVE.replace(" --", "\n--").splitlines(),
             LIVE.replace("--teacher", "--teacher_id"),
             "python -m kdhelpers distill "
             + LIVE.replace(" --temp", " \\\n  --temp").replace("train.csv", "./train.csv"),
         ],
         [
             (LIVE.replace(" --live-teacher", ""), "cache"),
+            (LIVE.replace("temperature 4", "temperature 2").split(), "not 4"),
             (LIVE.replace("temperature 4", "temperature 2"), "not 4"),
             (LIVE.replace(" --temperature 4", ""), "temperature is right by luck"),
             (LIVE + " --validation validation.csv", "validation would be validation.csv"),
