@@ -358,13 +358,14 @@ def _loss_with(*mistakes: str) -> Callable:
         known = labels >= 0
         hard = distillation.hard_label_loss(student, labels)
         hard = hard / (known.float().mean() if "lone" in mistakes else 1) * (len(labels) if "summed" in mistakes else 1)
+        others = distillation.soft_target_loss(student[~known], teacher[~known], temperature) * (~known).float().mean()
         if "masked" in mistakes:
             student, teacher = student[known], teacher[known]
         pair = (teacher, student) if "turned" in mistakes else (student, teacher)
         soft = distillation.soft_target_loss(*pair, temperature)
         soft = soft / (3 if "over classes" in mistakes else 1) / (temperature**2 if "unsquared" in mistakes else 1)
         weight = 1 - alpha if "swapped" in mistakes else alpha
-        return weight * hard + (1 - weight) * soft
+        return weight * hard + (1 - weight) * soft + (weight * others if "unweighted" in mistakes else 0)
 
     return loss
 
@@ -383,6 +384,7 @@ def distillation_loss(answer: Callable) -> str | None:
         "a lone label counts for the whole batch: sum over the labelled rows, divide by all": _loss_with("lone"),
         "the labels' part is summed, and not divided by the number of rows": _loss_with("summed"),
         "the teacher's term is for all rows, labelled or not": _loss_with("masked"),
+        "a row without a label keeps the factor 1 - alpha": _loss_with("unweighted"),
     }
     known = [labels.where(torch.arange(8) < count, data.UNLABELLED) for count in (8, 2, 0)]
     probes: list[tuple] = [(*logits, some, 0.3, 4.0) for some in known]
@@ -399,8 +401,7 @@ def distillation_loss(answer: Callable) -> str | None:
             gradients += torch.autograd.grad(value, student)
         if not torch.allclose(gradients[0], gradients[1], atol=1e-5):
             return "the value is right, its gradient is not: a part of it does not reach the student's logits"
-    alone = {"a batch without labels keeps the factor 1 - alpha": lambda *probe: _loss_with()(*probe) / (1 - probe[3])}
-    return wrong or _function(answer, _loss_with(), probes[2:], alone)
+    return wrong or _function(answer, _loss_with(), probes[2:], mistakes)
 
 
 @_check

@@ -101,6 +101,15 @@ def unweighted_without_labels(*given):
     return loss()(*given) / (1 if (given[2] >= 0).any() else 1 - given[3])
 
 
+def unweighted_rows(student, teacher, labels, alpha, temperature, swapped=False, squared=True):
+    """Row by row: 1 - alpha where there is a label, the teacher's part alone where there is none."""
+    kept = 1 - alpha if swapped else alpha
+    hard = F.cross_entropy(student, labels, reduction="none")
+    soft = F.kl_div((student / temperature).log_softmax(-1), (teacher / temperature).softmax(-1), reduction="none")
+    soft = soft.sum(-1) * (temperature**2 if squared else 1)
+    return torch.where(labels >= 0, kept * hard + (1 - kept) * soft, soft).mean()
+
+
 def nan_without_labels(*given):
     """Right as long as one row has a label."""
     return loss()(*given) * (1 if (given[2] >= 0).any() else float("nan"))
@@ -693,6 +702,9 @@ EXERCISES = {
             (loss(hard="mean"), "counts for the whole batch"),
             (nan_without_labels, "NaN"),
             (unweighted_without_labels, "keeps the factor 1 - alpha"),
+            (unweighted_rows, "a row without a label keeps the factor 1 - alpha"),
+            (functools.partial(unweighted_rows, squared=False), "T^2 is missing"),
+            (functools.partial(unweighted_rows, swapped=True), "changed places"),
             (lambda *given: None, "return missing"),
         ],
     ),
