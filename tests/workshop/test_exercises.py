@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import nbformat
 import numpy as np
@@ -21,6 +21,12 @@ from tests.test_notebooks import NOTEBOOKS, code_cells, tags
 
 def differ(first, second, texts):
     return [t for t in texts if first(t)["input_ids"] != second(t)["input_ids"]]
+
+
+def differ_by(**options):
+    """The same with options of the tokenizers."""
+    options = {"truncation": "max_length" in options, **options}
+    return lambda a, b, texts: differ(functools.partial(a, **options), functools.partial(b, **options), texts)
 
 
 def read_alike(first, second, texts):
@@ -93,6 +99,15 @@ def without_gradient(*given, part):
 def unweighted_without_labels(*given):
     """Right as long as one row has a label; else the teacher's part alone."""
     return loss()(*given) / (1 if (given[2] >= 0).any() else 1 - given[3])
+
+
+def unweighted_rows(student, teacher, labels, alpha, temperature, swapped=False, squared=True):
+    """Row by row: 1 - alpha where there is a label, the teacher's part alone where there is none."""
+    kept = 1 - alpha if swapped else alpha
+    hard = F.cross_entropy(student, labels, reduction="none")
+    soft = F.kl_div((student / temperature).log_softmax(-1), (teacher / temperature).softmax(-1), reduction="none")
+    soft = soft.sum(-1) * (temperature**2 if squared else 1)
+    return torch.where(labels >= 0, kept * hard + (1 - kept) * soft, soft).mean()
 
 
 def nan_without_labels(*given):
@@ -263,6 +278,11 @@ def stated(train, held_out):
     return {folded(row) for row in held_out} & {folded(row) for row in train}
 
 
+def spelt_as_held_out(train, held_out):
+    known = {folded(row) for row in train}
+    return [row["text"] for row in held_out if folded(row) in known]
+
+
 def leaks_by(match):
     """Training texts that match a held-out one, both folded."""
     return lambda train, held_out: [
@@ -303,15 +323,19 @@ def ensemble_with_numpy(logits):
     return np.log(sum(x / x.sum(-1, keepdims=True) for x in shares) / len(shares)).tolist()
 
 
-def lowest(split="validation", sides="greater", above=np.greater_equal, start=math.inf, stop=True, enough=None):
+ASKED = {"share": 0.95, "sides": "greater", "level": 0.05}
+
+
+def lowest(split="validation", above=np.greater_equal, start=math.inf, stop=True, enough=None, **asked):
     """A choice of a threshold, right or with one mistake."""
+    share, sides, level = (asked.get(name, usual) for name, usual in ASKED.items())
 
     def function(sure, agrees, candidates):
         found = start
         for candidate in candidates:
             alone = agrees[split][above(sure[split], candidate)]
-            p = stats.binomtest(int(alone.sum()), len(alone), 0.95, alternative=sides).pvalue
-            if p <= 0.05 if enough is None else enough(alone):
+            p = stats.binomtest(int(alone.sum()), len(alone), share, alternative=sides).pvalue
+            if p <= level if enough is None else enough(alone):
                 found = candidate
             elif stop:
                 break
@@ -329,7 +353,27 @@ def lowest_of_both(sure, agrees, candidates):
 def lowest_without_loop(sure, agrees, candidates):
     counts = [(agrees["validation"][sure["validation"] >= one]) for one in candidates]
     passing = [stats.binomtest(int(one.sum()), len(one), 0.95, alternative="greater").pvalue <= 0.05 for one in counts]
-    return ([None] + list(candidates))[([*passing, False]).index(False)]
+    return [math.inf, *candidates][[*passing, False].index(False)]
+
+
+def lowest_that_test_rows_confirm(sure, agrees, candidates):
+    found = lowest()(sure, agrees, candidates)
+    return found if agrees["test"][sure["test"] >= found].mean() >= 0.95 else math.inf
+
+
+def lowest_of_both_tests(sure, agrees, candidates):
+    return max(lowest(split)(sure, agrees, candidates) for split in ("validation", "test"))
+
+
+def lowest_found_at_a_no(sure, agrees, candidates):
+    """Right as long as one of the candidates fails."""
+    found = lowest()(sure, agrees, candidates)
+    return None if found == candidates[-1] else found
+
+
+def few_disagree(alone):
+    """The same question the other way round."""
+    return stats.binomtest(int((~alone).sum()), len(alone), 0.05, alternative="less").pvalue <= 0.05
 
 
 PAGE = ("student.html", "index.html", "onnx/model_quantized.onnx", "config.json")
@@ -361,8 +405,11 @@ EXERCISES = {
             (budgeted(measure="p50_ms"), "that is p50"),
             (budgeted(key=lambda t: -t.p95_ms), "the fastest"),
             (budgeted(within=lambda ms, most: True), "over the budget"),
-            (budgeted(key=lambda t: t.accuracy), "the larger of two equals"),
-            (budgeted(key=lambda t: (t.accuracy, t.megabytes)), "the larger of two equals"),
+            (budgeted(key=lambda t: t.accuracy), "equally accurate ones the smallest"),
+            (budgeted(key=lambda t: (t.accuracy, t.megabytes)), "equally accurate ones the smallest"),
+            (budgeted(key=lambda t: (t.accuracy, -t.p95_ms)), "equally accurate ones the smallest"),
+            (budgeted(key=lambda t: (t.accuracy, t.p95_ms)), "equally accurate ones the smallest"),
+            (budgeted(key=lambda t: (t.accuracy, -t.p50_ms)), "equally accurate ones the smallest"),
             (budgeted(key=lambda t: -t.megabytes), "the fastest"),
             (budgeted(late=True), "None where none is fast enough; yours raised ValueError"),
             (budgeted(within=lambda ms, most: ms < most), "just the budget"),
@@ -395,7 +442,7 @@ EXERCISES = {
     "leaks": (
         [
             leaks(),
-            stated,
+            lambda *rows: set(leaks()(*rows)),
             lambda *rows: iter(leaks()(*rows)),
             leaks(finish=lambda row: row),
             lambda *rows: list(pd.DataFrame(leaks(finish=lambda row: row)(*rows))["text"].drop_duplicates()),
@@ -409,6 +456,10 @@ EXERCISES = {
             (leaks_by(lambda text, other: other in text), "a held-out text is a part of it"),
             (leaks_by(lambda text, other: text in other), "it is a part of a held-out text"),
             (leaks(key=lambda row: re.sub(r"\W+", " ", folded(row)).strip()), "in more than case and white space"),
+            (leaks(key=lambda row: "".join(folded(row).split())), "'Slow andlong' does not leak: a space"),
+            (stated, "is not among the training texts: return those as they stand there"),
+            (leaks(finish=lambda row: row["text"].strip()), "'slow  and\\tlong' is not among the training texts"),
+            (spelt_as_held_out, "'A fine film' is not among the training texts"),
             (twice_in_training, "'Twice' does not leak: it stands twice among the training rows"),
             (lambda train, held_out: [row["text"] for row in train], "does not leak"),
             (lambda train, held_out: [row["text"] for row in held_out], "stands among the held-out rows alone"),
@@ -448,11 +499,16 @@ EXERCISES = {
             ", ".join(PAGE),
             dict(zip("ABCD", PAGE, strict=True)),
             [Path("runs") / name for name in PAGE],
+            [PureWindowsPath("runs") / name for name in PAGE],
+            [rf"runs\student-page\{name}".replace("/", "\\") for name in PAGE],
+            (name for name in PAGE),
             ("student.html", "index.html", "model_quantized.onnx", "config.json"),
         ],
         [
             (("index.html", *PAGE[1:]), "A is not 'index.html': for a double click"),
             (("student.html", "student.html", *PAGE[2:]), "B is not 'student.html': asked for a folder"),
+            ((*PAGE[:2], "runs\\onnx\\", PAGE[3]), "C: onnx is a folder; which file is in it?"),
+            ({*PAGE}, "a set has no order"),
             ((*PAGE[:2], "onnx", PAGE[3]), "C: onnx is a folder; which file is in it?"),
             ((*PAGE[:2], "config.json", PAGE[2]), "C is not 'config.json': weights are"),
             ((*PAGE[:2], "onnx/model.onnx", PAGE[3]), "C is not 'onnx/model.onnx'"),
@@ -468,6 +524,7 @@ EXERCISES = {
             ensemble_with_numpy,
             lambda logits: iter(ensemble()(logits)),
             ensemble(finish=lambda shares: shares.log() + 2),  # the same to a softmax, at every T
+            lambda logits: np.log(sum(np.asarray(torch.as_tensor(x).softmax(-1)) for x in logits)),
             lambda logits: ensemble()(logits).float(),
         ],
         [
@@ -493,14 +550,23 @@ EXERCISES = {
     "lowest_threshold": (
         [
             lowest(),
-            lowest(start=None),
-            lowest(above=np.greater),
             lowest_without_loop,
+            lowest(enough=few_disagree),
             lambda *given: np.array([lowest()(*given)]),
         ],
         [
             (lowest(split="test"), "test rows have had a say"),
+            (lowest(split="test", start=None), "test rows have had a say"),
             (lowest_of_both, "test rows have had a say"),
+            (lowest_of_both_tests, "test rows have had a say"),
+            (lowest_that_test_rows_confirm, "test rows have had a say"),
+            (lowest(above=np.greater), "rows at the threshold itself count, too"),
+            (lowest(start=None), "infinity is wanted, not None"),
+            (lowest_found_at_a_no, "return missing"),
+            (lowest(share=0.05), "every threshold passes: does the test ask about 95 %"),
+            (lowest(level=0.95), "may be luck: is p at most 0.05"),
+            (lowest(level=0.025), "with p at most 0.05"),
+            (lambda *given: math.nan, "got nan"),
             (lowest(enough=lambda alone: alone.mean() >= 0.95), "may be luck"),
             (lowest(enough=lambda alone: alone.mean() >= 0.95, stop=False), "may be luck"),
             (lowest(stop=False), "stop at the first no"),
@@ -514,7 +580,7 @@ EXERCISES = {
             (lambda *given: given[2][given[2].index(lowest()(*given)) + 1], "that one fails: the one before it"),
             (lowest(start=0.9), "infinity where none is"),
             (lambda *given: given[2].index(lowest()(*given)), "expected 0.8, got 1"),
-            (lambda sure, agrees, candidates: None, "return it?"),
+            (lambda sure, agrees, candidates: None, "return missing"),
         ],
     ),
     "rule": (
@@ -543,6 +609,7 @@ EXERCISES = {
             ("500, 20500", "two numbers are wanted"),
             ((500, 20_000, 20_500), "two numbers are wanted"),
             (20_500, "two numbers are wanted"),
+            ({500, 20_500}, "two numbers are wanted: the control's rows, then the student's"),
             (("few", "many"), "a number is wanted"),
         ],
     ),
@@ -573,13 +640,16 @@ EXERCISES = {
         ],
     ),
     "read_differently": (
-        [differ, lambda *given: set(differ(*given))],
+        [differ, lambda *given: set(differ(*given)), lambda *given: iter(differ(*given)), differ_by(max_length=512)],
         [
             (lambda a, b, t: [], "not found"),
             (lambda a, b, t: t, "read alike by both and was found"),
             (read_alike, "those are the texts that both read alike"),
             (whole_encodings_differ, "token_type_ids"),
             (ids_out_of_order, "in order"),
+            (differ_by(add_special_tokens=False), "other special tokens"),
+            (differ_by(max_length=8), "was not found; compare all the ids"),
+            (differ_by(max_length=128), "was not found; compare all the ids"),
             (lambda a, b, t: [text in differ(a, b, t) for text in t], "the texts themselves"),
             (lambda a, b, t: None, "return missing"),
         ],
@@ -633,6 +703,9 @@ EXERCISES = {
             (loss(hard="mean"), "counts for the whole batch"),
             (nan_without_labels, "NaN"),
             (unweighted_without_labels, "keeps the factor 1 - alpha"),
+            (unweighted_rows, "a row without a label keeps the factor 1 - alpha"),
+            (functools.partial(unweighted_rows, squared=False), "T^2 is missing"),
+            (functools.partial(unweighted_rows, swapped=True), "changed places"),
             (lambda *given: None, "return missing"),
         ],
     ),
@@ -696,15 +769,19 @@ EXERCISES = {
             (("ADE", "ABDE"), "A's interval goes from +0.9 to +3.9: it reaches 2"),
             (("ADEF", "BDE"), "there is no 'f'"),
             ("ADE, BDE", "two strings of letters are wanted"),
+            ({"ADE", "BDE"}, "two strings of letters are wanted"),
         ],
     ),
     "next_step": (
         [
             *((3, 1, 4, 2), "3142", 3142, {"B": 1, "A": 3, "C": 4, "D": 2}, "A3 B1 C4 D2"),
-            *((3.0, 1.0, 4.0, 2.0), tuple(np.array([3, 1, 4, 2])), torch.tensor([3.0, 1.0, 4.0, 2.0]), [*"3142"]),
+            *((3.0, 1.0, 4.0, 2.0), torch.tensor([3.0, 1.0, 4.0, 2.0]), [*"3142"]),
+            *(tuple(np.array([3, 1, 4, 2])), np.array([3, 1, 4, 2]), pd.Series([3, 1, 4, 2]), iter([3, 1, 4, 2])),
         ],
         [
             ((31, 42), "four numbers are wanted"),
+            ({3, 1, 4, 2}, "a set has no order"),
+            (frozenset("3142"), "a set has no order"),
             ((4, 1, 4, 2), "A is not 4. The table's row: verdict: no evidence, too few rows | label more test rows"),
             ((3, 3, 4, 2), "B is not 3. The table's row: verdict: no evidence, enough rows | ship the control"),
             ((3, 1, 1, 2), "C is not 1. The table's row: verdict: better | repeat with --seeds 3"),
@@ -783,7 +860,10 @@ EXERCISES = {
             (lambda curve, wanted: curve.milliseconds[curve.accuracy.idxmax()], "most accurate"),
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.idxmin(), "a row's number"),
             (lambda curve, wanted: None, "return missing"),
-            (lambda curve, wanted: curve.milliseconds[np.searchsorted(curve.accuracy, wanted)], "most accurate"),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.iloc[0], "in no order"),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].sort_values("accuracy").iloc[0, 1], "expected 3.5"),
+            (lambda curve, wanted: curve[curve.accuracy > wanted].milliseconds.min(), "exactly the wanted accuracy"),
+            (lambda curve, wanted: int(curve[curve.accuracy >= wanted].milliseconds.min()), "expected 3.5000, got 3"),
         ],
     ),
     "spot_cost": (
@@ -807,12 +887,17 @@ EXERCISES = {
             LIVE,
             LIVE.replace("--student-layers 4", "--student_layers=4"),
             LIVE + " --output here",
+            LIVE.split(),
+            ("kdhelpers", "distill", *LIVE.split()),
+            [4 if word == "4" else word for word in LIVE.split()],
+            LIVE.replace(" --", "\n--").splitlines(),
             LIVE.replace("--teacher", "--teacher_id"),
             "python -m kdhelpers distill "
             + LIVE.replace(" --temp", " \\\n  --temp").replace("train.csv", "./train.csv"),
         ],
         [
             (LIVE.replace(" --live-teacher", ""), "cache"),
+            (LIVE.replace("temperature 4", "temperature 2").split(), "not 4"),
             (LIVE.replace("temperature 4", "temperature 2"), "not 4"),
             (LIVE.replace(" --temperature 4", ""), "temperature is right by luck"),
             (LIVE + " --validation validation.csv", "validation would be validation.csv"),
