@@ -89,7 +89,8 @@ def minimum_detectable_effect(rows: int, disagreeing: float) -> float:
 
     `disagreeing` is the share of rows on which exactly one of two models is right. A true difference of this size
     is found four times in five at the 5 % level (the usual approximation for McNemar's test, Connor 1987, first
-    order); and never less than 6 rows, since the exact test needs six, all one way, to fall below 5 %.
+    order). It is never less than 6 rows, all one way, the fewest with which the exact test falls below 5 %; a true
+    difference of that floor is found little more than every second time.
     """
     return max(6 / rows, (1.96 + 0.84) * (disagreeing / rows) ** 0.5)
 
