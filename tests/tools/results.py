@@ -68,8 +68,7 @@ SMALL_PAIRS = (
 
 
 AIMS_PAIRS = (
-    ("3 layers, MPNet, projection 1", "3 layers, MPNet once more"),
-    ("3 layers, MPNet, projection 10", "3 layers, MPNet once more"),
+    ("3 layers, MPNet, projection", "3 layers, MPNet once more"),
     ("3 layers, assistant", "3 layers, MPNet once more"),
     ("3 layers, MPNet, other snippets", "3 layers, MPNet once more"),
     ("3 layers, MPNet, other snippets", "3 layers, MPNet, 8 epochs"),
