@@ -85,7 +85,7 @@ def _function(
     """What is wrong with a function of numbers: the mistake that would return the same on a probe, or its value."""
     for probe in probes:
         got, expected = _value(answer(*copy.deepcopy(probe))), float(right(*probe))
-        if math.isclose(got, expected, rel_tol=tolerance):
+        if math.isclose(got, expected, rel_tol=tolerance, abs_tol=6e-5):  # it may be rounded to four digits
             continue
         named = [message for message, wrong in mistakes.items() if math.isclose(got, wrong(*probe), rel_tol=1e-4)]
         return named[0] if named else f"expected {expected:.4f}, got {got:.4f}"
@@ -114,6 +114,14 @@ def _array(said: Any) -> np.ndarray:
     if isinstance(said := _said(said), torch.Tensor):
         said = said.detach().double() if said.is_floating_point() else said
     return np.asarray([*said] if isinstance(said, Iterator) else said)
+
+
+def _texts(said: Any) -> list[str]:
+    """The texts that a function returns. Raises UserError for whatever else: a yes or no, a number, whole rows."""
+    found = [*said] if isinstance(_said(said), Iterable) else [said]
+    if not all(isinstance(text, str) for text in found):
+        raise UserError("return the texts themselves, in a list")
+    return found
 
 
 def _letters(answer: Any, known: Iterable[str]) -> set[str]:
@@ -164,16 +172,14 @@ def read_differently(answer: Callable) -> str | None:
     bare.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")  # neither [CLS] nor [SEP]
     theirs = models.swap_tokens(ours, "zebra", "moth")
     alike, differ = ["a plain film", "a long " * 600], ["a zebra film", "a zebra and a moth", "a long " * 200 + "zebra"]
-    found = list(_said(answer(ours, theirs, differ + alike)))
+    found = _texts(answer(ours, theirs, differ + alike))
     if found == alike:
         return "those are the texts that both read alike"
     lost, extra = ([text for text in a if text not in b] for a, b in ((differ, found), (found, differ)))
     if lost:
-        if not all(isinstance(text, str) for text in found):
-            return "return the texts themselves, in a list"
         return f"{data.quoted(lost[0])} is read differently and was not found; compare all the ids, in order"
     if extra:
-        return f"{data.quoted(str(extra[0]))} is read alike by both and was found"
+        return f"{data.quoted(extra[0])} is read alike by both and was found"
     if list(answer(ours, silent, differ + alike)):
         return "tokenizers that differ only in token_type_ids read every text alike; compare the input_ids"
     if len(list(answer(ours, bare, differ + alike))) < len(differ + alike):
@@ -208,6 +214,7 @@ LEAKS = {  # training texts that nobody wrote about a film: whether each leaks, 
     "A fine film of its kind": (False, "a held-out text is a part of it: compare whole texts"),
     "A fine": (False, "it is a part of a held-out text: compare whole texts"),
     "Slow andlong": (False, "a space between two words is missing, so that it has other words"),
+    "Long and slow": (False, "two texts are the same if they have the same words in the same order"),
     "Slow and long!": (False, "it differs in more than case and white space"),
     "Twice": (False, "it stands twice among the training rows, and is not held out"),
     "Fresh": (False, "no held-out row has it"),
@@ -221,10 +228,7 @@ def leaks(answer: Callable) -> str | None:
     train.append({"text": "twice", "label": 1})
     held_out = [{"text": "A fine film", "label": 1}, {"text": "Slow and long", "label": 1}]
     held_out += [{"text": "Dull", "label": 0}, {"text": "So so", "label": 0}, {"text": "Seen by nobody", "label": 0}]
-    said = _said(answer(*copy.deepcopy((train, held_out))))
-    found = [row["text"] if isinstance(row, Mapping) else row for row in said]
-    if not all(isinstance(text, str) for text in found):
-        return "return the texts themselves, in a list"
+    found = _texts(answer(*copy.deepcopy((train, held_out))))
     unlike = [text for text in found if text not in LEAKS]
     found = [data.fold(text) for text in found]
     if "seen by nobody" in found:
@@ -280,15 +284,21 @@ def temperature_for(answer: Callable) -> str | None:
         ),
         "to raise a share, T goes below 1: does your search?": lambda *probe: max(1.0, right(*probe)),
     }
-    probes = [((-1.5, 2.5), 0.9), ((2.0, -1.0), 0.6), ((1.0, 3.0), 0.95)]
-    wrong = _function(answer, right, [(np.array(pair), share) for pair, share in probes], mistakes, tolerance=0.02)
-    for share, why in ((0.4, "T never changes which class leads"), (0.5, "it comes near as T grows, and never there")):
+    probes: list[tuple] = [(np.array([-1.5, 2.5]), 0.9), (np.array([2.0, -1.0]), 0.6), (np.array([1.0, 3.0]), 0.95)]
+    if answer(*probes[0]) is not None and answer(*probes[-1]) is None:
+        return "for the logits 1 and 3 and the share 0.95 it returns None: T may be below 1"
+    wrong = _function(answer, right, probes, mistakes, tolerance=0.02)
+    for pair, share, why in (
+        ((2.0, -1.0), 0.4, "T never changes which class leads"),
+        ((2.0, -1.0), 0.5, "it comes near as T grows, and never there"),
+        ((1.0, 1.0), 0.7, "there the logits are equal, and so are the shares, at every T"),
+    ):
         try:
-            got = None if wrong else answer(np.array([2.0, -1.0]), share)
+            got = None if wrong else answer(np.array(pair), share)
         except (ZeroDivisionError, ValueError) as error:  # of the formula, and of a search that ends nowhere
             got = f"an error, {type(error).__name__}"
         if got is not None:
-            return f"no T takes a leading class to {share}: {why}. Return None there, not {str(got)[:40]}"
+            return f"no T brings about a share of {share}: {why}. Return None there, not {str(got)[:40]}"
     return wrong
 
 
@@ -306,8 +316,11 @@ def calibration_gap(answer: Callable) -> str | None:
     mistakes = {
         "the sign: surer than right is a positive gap, less sure than right a negative one": lambda *p: -right(*p),
         "take the two means, then their difference; no absolute value row by row": row_by_row,
-        "that is the calibration error, with its bins; here one difference of two means": (
+        "that is the calibration error, a distance averaged over the rows; here one difference of two means": (
             evaluation.expected_calibration_error
+        ),
+        "confidence is the probability of the class that leads, right or wrong; that is the label's": (
+            lambda logits, labels: gap(lambda x: softmax(x, axis=-1)[range(len(x)), labels])(logits, labels)
         ),
         "that is in percentage points; give a fraction": lambda *probe: 100 * right(*probe),
         "a logit is no probability: a softmax over the classes makes one": gap(lambda logits: logits.max(-1)),
@@ -329,18 +342,20 @@ def fit_temperature(answer: Callable) -> str | None:
         # a tenth of the labels are wrong whatever the logits say: so that no other measure has its best at the same T
         margin = draw.normal(0, 3, 4000)
         labels = (draw.random(4000) < 0.05 + 0.9 / (1 + np.exp(-margin))).astype(int)
-        logits = true * np.stack([-margin, margin], axis=1).astype(np.float32) / 2
+        # in float64: in float32 the loss hides the small steps by which scipy's minimize finds its way
+        logits = true * np.stack([-margin, margin], axis=1) / 2
         right, got = _likeliest_temperature(logits, labels), _value(answer(logits, labels))
         if math.isclose(got, right, rel_tol=0.05):
             continue
         if math.isclose(got, 1 / right, rel_tol=0.05):
             return "that is 1 / T; T divides the logits"
-        if right < 1 and math.isclose(got, 1.0, abs_tol=0.02):
-            return "your search ends at 1; a model that is not sure enough has its T below that"
+        if right < 1 and got > 0.98:
+            return f"your search ends at {got:.3g}; a model that is not sure enough has its T below 1"
         if math.isclose(got, 1.0):
             return "T = 1 changes nothing; accuracy cannot find T, since no T changes which class leads"
-        hint = "the least mean cross-entropy decides; cross_entropy takes logits / T, and no softmax before it"
-        return f"expected T = {right:.2f}, got {got:.2f}: {hint}"
+        if math.isclose(got, _likeliest_temperature(softmax(logits, axis=-1), labels), rel_tol=0.05):
+            return "cross_entropy takes logits / T, and no softmax before it"
+        return f"expected T = {right:.2f}, got {got:.2f}: the least mean cross-entropy decides"
     return None
 
 

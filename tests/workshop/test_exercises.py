@@ -57,6 +57,12 @@ def surest(logits):
 calibration = gap_with(lambda logits: logits.softmax(-1).max(-1).values)
 
 
+def of_the_label(logits, labels):
+    """The gap with the probability of the right class in place of confidence."""
+    shares = torch.as_tensor(logits).softmax(-1).numpy()[np.arange(len(labels)), labels]
+    return gap(shares, logits.argmax(-1) == labels)
+
+
 def loss(swapped=False, squared=True, reduction="batchmean", turned=False, hard="sum", divided=True):
     def function(student, teacher, labels, alpha, temperature):
         known = F.cross_entropy(student, labels, reduction=hard)
@@ -133,6 +139,22 @@ def temperature_of(power=1):
         return optimize.minimize_scalar(cross_entropy, bounds=(0.1, 10), method="bounded").x ** power
 
     return function
+
+
+def temperature_by_steps(start):
+    """Finite differences from `start` on, which a loss in float32 hides."""
+
+    def function(logits, labels):
+        def cross_entropy(t):
+            return F.cross_entropy(torch.as_tensor(logits) / float(t[0]), torch.as_tensor(labels)).item()
+
+        return optimize.minimize(cross_entropy, x0=[start]).x
+
+    return function
+
+
+def shares_of(logits):
+    return torch.as_tensor(logits).softmax(-1).numpy()
 
 
 def least(measure):
@@ -297,14 +319,21 @@ def twice_in_training(train, held_out):
 
 def temperature(odds=lambda share: share / (1 - share), gap=lambda pair: abs(pair[0] - pair[1]), least=0.5):
     """T of the formula, right or with one mistake."""
-    return lambda pair, share: None if share <= least else float(gap(pair)) / math.log(odds(share))
+    return lambda pair, share: (
+        None if share <= least or pair[0] == pair[1] else float(gap(pair)) / math.log(odds(share))
+    )
+
+
+def temperature_for_all_ties(pair, share):
+    """The formula alone says T = 0 for them."""
+    return abs(pair[0] - pair[1]) / math.log(share / (1 - share)) if share > 0.5 else None
 
 
 def temperature_by_search(lowest=0.01, careful=True):
     def function(pair, share):
         grid = np.geomspace(lowest, 100, 4000)
         found = [torch.as_tensor(pair / t).softmax(-1).max() - share for t in grid]
-        return None if careful and min(found) > 0 else grid[int(np.argmin(np.abs(found)))]
+        return None if careful and min(np.abs(found)) > 0.003 else grid[int(np.argmin(np.abs(found)))]
 
     return function
 
@@ -444,13 +473,16 @@ EXERCISES = {
             leaks(),
             lambda *rows: set(leaks()(*rows)),
             lambda *rows: iter(leaks()(*rows)),
-            leaks(finish=lambda row: row),
             lambda *rows: list(pd.DataFrame(leaks(finish=lambda row: row)(*rows))["text"].drop_duplicates()),
             lambda train, held_out: np.array(leaks()(train, held_out)),
         ],
         [
             (leaks(key=lambda row: row["text"]), "'A FINE film' leaks: it differs in case alone"),
             (leaks(key=lambda row: row["text"].lower().strip()), "leaks: it differs in white space alone"),
+            (leaks(key=lambda row: tuple(sorted(folded(row).split()))), "the same words in the same order"),
+            (leaks(key=lambda row: frozenset(folded(row).split())), "the same words in the same order"),
+            (leaks(finish=lambda row: row), "return the texts themselves, in a list"),
+            (lambda train, held_out: bool(leaks()(train, held_out)), "return the texts themselves, in a list"),
             (leaks(keep=lambda row: row["label"] >= 0), "'Dull' leaks: its label is withheld"),
             (leaks(key=lambda row: (folded(row), row["label"])), "compare texts, not rows"),
             (leaks_by(lambda text, other: other in text), "a held-out text is a part of it"),
@@ -465,7 +497,7 @@ EXERCISES = {
             (lambda train, held_out: [row["text"] for row in held_out], "stands among the held-out rows alone"),
             (lambda train, held_out: [], "leaks"),
             (lambda train, held_out: [0, 1, 2, 3], "return the texts themselves"),
-            (lambda train, held_out: len(leaks()(train, held_out)), "TypeError"),
+            (lambda train, held_out: len(leaks()(train, held_out)), "return the texts themselves, in a list"),
             (lambda train, held_out: None, "return missing"),
             (data.leaking_rows, "TypeError"),
         ],
@@ -475,17 +507,20 @@ EXERCISES = {
             temperature(),
             temperature_by_search(),
             lambda *given: (found := temperature()(*given)) and round(found, 2),
-            lambda *given: None if given[1] <= 0.5 else torch.tensor([temperature()(*given)]),
-            lambda pair, share: None if share <= 0.5 else temperature_by_root(pair, share),
+            lambda *given: (found := temperature()(*given)) and torch.tensor([found]),
+            lambda pair, share: None if share <= 0.5 or not np.ptp(pair) else temperature_by_root(pair, share),
         ],
         [
             (lambda *given: (found := temperature()(*given)) and 1 / found, "T divides"),
             (temperature(gap=lambda pair: pair[1] - pair[0]), "the first or the second"),
             (temperature(gap=max), "the difference of the two counts"),
             (temperature(odds=lambda share: share), "the other class has a share, too"),
-            (temperature_by_search(lowest=1), "does your search?"),
-            (temperature(least=0), "no T takes a leading class to 0.4: T never changes which class leads"),
-            (temperature(least=0.45), "no T takes a leading class to 0.5: it comes near as T grows, and never there"),
+            (temperature_by_search(lowest=1), "T may be below 1"),
+            (temperature_by_search(lowest=1, careful=False), "does your search?"),
+            (temperature(least=0), "no T brings about a share of 0.4: T never changes which class leads"),
+            (temperature(least=0.45), "no T brings about a share of 0.5: it comes near as T grows, and never there"),
+            (temperature_for_all_ties, "no T brings about a share of 0.7: there the logits are equal"),
+            (lambda *given: (found := temperature()(*given)) and (found if found >= 1 else None), "T may be below 1"),
             (temperature_by_search(careful=False), "Return None there, not 100.0"),
             (temperature_by_root, "Return None there, not an error, ValueError"),
             (lambda *given: 2.0, "expected 1.8205, got 2.0000"),
@@ -651,11 +686,17 @@ EXERCISES = {
             (differ_by(max_length=8), "was not found; compare all the ids"),
             (differ_by(max_length=128), "was not found; compare all the ids"),
             (lambda a, b, t: [text in differ(a, b, t) for text in t], "the texts themselves"),
+            (lambda a, b, t: bool(differ(a, b, t)), "return the texts themselves, in a list"),
+            (lambda a, b, t: len(differ(a, b, t)), "return the texts themselves, in a list"),
             (lambda a, b, t: None, "return missing"),
         ],
     ),
     "padding_share": (
-        [emptied, lambda *given: np.array([data.padding_share(*given)])],
+        [
+            emptied,
+            lambda *given: np.array([data.padding_share(*given)]),
+            lambda *given: round(data.padding_share(*given), 4),
+        ],
         [
             (data.padding_share, "write your own"),
             (padded_to_longest_of_all, "longest of all"),
@@ -672,7 +713,11 @@ EXERCISES = {
         ],
     ),
     "calibration_gap": (
-        [calibration, lambda *given: torch.tensor(calibration(*given))],
+        [
+            calibration,
+            lambda *given: torch.tensor(calibration(*given)),
+            lambda *given: round(float(calibration(*given)), 4),
+        ],
         [
             (lambda *given: -calibration(*given), "positive gap"),
             (lambda *given: abs(calibration(*given)), "negative one"),
@@ -682,7 +727,8 @@ EXERCISES = {
             (gap_with(lambda logits: logits.softmax(-1)[:, 1]), "class 1's"),
             (lambda logits, labels: (logits.argmax(-1) == labels).mean(), "expected"),
             (lambda *given: np.abs(surest(given[0]) - (given[0].argmax(-1) == given[1])).mean(), "row by row"),
-            (evaluation.expected_calibration_error, "with its bins"),
+            (evaluation.expected_calibration_error, "the calibration error, a distance averaged over the rows"),
+            (of_the_label, "of the class that leads, right or wrong; that is the label's"),
         ],
     ),
     "distillation_loss": (
@@ -739,13 +785,18 @@ EXERCISES = {
             temperature_of(),
             lambda *given: round(temperature_of()(*given), 2),
             lambda *given: np.array([temperature_of()(*given)]),
+            temperature_by_steps(1.0),
+            temperature_by_steps(2.0),
         ],
         [
             (least(lambda shares, labels: ((shares - np.eye(2)[labels]) ** 2).mean()), "mean cross-entropy"),
             (least(lambda shares, labels: abs(gap(shares.max(1), shares.argmax(1) == labels))), "mean cross-entropy"),
             (temperature_of(-1), "T divides"),
             (lambda *given: 1.0, "T = 1 changes nothing"),
-            (lambda *given: max(1.0, temperature_of()(*given)), "your search ends at 1"),
+            (lambda *given: max(1.0, temperature_of()(*given)), "your search ends at 1;"),
+            (lambda *given: max(1.1, temperature_of()(*given)), "your search ends at 1.1;"),
+            (lambda *given: 2.0, "got 2.00: the least mean cross-entropy decides\n"),
+            (lambda logits, labels: temperature_of()(shares_of(logits), labels), "no softmax before it"),
             (temperature_of(2), "least mean cross-entropy"),
             (lambda *given: optimize.minimize_scalar(lambda t: (t - 1) ** 2), "take its .x"),
         ],
