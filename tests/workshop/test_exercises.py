@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy import optimize, stats
 
 from kdhelpers import data, distillation, evaluation, models
-from kdhelpers.workshop import exercises
+from kdhelpers.workshop import exercises, logits_of
 from tests.test_notebooks import NOTEBOOKS, code_cells, tags
 
 
@@ -102,6 +102,18 @@ def without_gradient(*given, part):
     return alpha * hard + loss()(left.get("teacher", student), teacher, labels, 0, temperature) * (1 - alpha)
 
 
+def labels_at_temperature(student, teacher, labels, alpha, temperature):
+    """Its labels' part divides the logits by T, too."""
+    hard = F.cross_entropy(student / temperature, labels, reduction="sum") / len(labels)
+    return alpha * hard + loss()(student, teacher, labels, 0, temperature) * (1 - alpha)
+
+
+def logarithms_as_target(student, teacher, labels, alpha, temperature):
+    pair = (F.log_softmax(logits / temperature, -1) for logits in (student, teacher))
+    hard = F.cross_entropy(student, labels, reduction="sum") / len(labels)
+    return alpha * hard + (1 - alpha) * temperature**2 * F.kl_div(*pair, reduction="batchmean")
+
+
 def unweighted_without_labels(*given):
     """Right as long as one row has a label; else the teacher's part alone."""
     return loss()(*given) / (1 if (given[2] >= 0).any() else 1 - given[3])
@@ -121,9 +133,9 @@ def nan_without_labels(*given):
     return loss()(*given) * (1 if (given[2] >= 0).any() else float("nan"))
 
 
-def column(train=False, gradient=False, mask=True, finish=lambda logits: logits, order=None):
+def column(train=False, gradient=False, mask=True, finish=lambda logits: logits, order=None, longest=None):
     def function(model, tokenizer, texts):
-        batch = tokenizer(texts[::order], padding=True, truncation=True, return_tensors="pt")
+        batch = tokenizer(texts[::order], padding=True, truncation=True, max_length=longest, return_tensors="pt")
         kept = {name: value for name, value in batch.items() if mask or name != "attention_mask"}
         with torch.set_grad_enabled(gradient):
             return finish(model.train(train)(**kept).logits)
@@ -747,7 +759,15 @@ EXERCISES = {
             (loss(turned=True), "the teacher is the target"),
             (loss(reduction="mean"), "batchmean"),
             (loss(hard="mean"), "counts for the whole batch"),
-            (nan_without_labels, "NaN"),
+            (nan_without_labels, "in a batch without any label it is NaN"),
+            (logarithms_as_target, "kl_div wants probabilities for its target, unless log_target says otherwise"),
+            (labels_at_temperature, "T is for the teacher's part alone"),
+            (lambda *given: loss()(*given[:2], given[2].clamp(min=0), *given[3:]), "as if it were of class 0"),
+            (
+                lambda *given: loss(hard="mean")(*given[:2], given[2].clamp(min=0), *given[3:]),
+                "as if it were of class 0",
+            ),
+            (distillation.distillation_loss, "that is the package's: write your own"),
             (unweighted_without_labels, "keeps the factor 1 - alpha"),
             (unweighted_rows, "a row without a label keeps the factor 1 - alpha"),
             (functools.partial(unweighted_rows, squared=False), "T^2 is missing"),
@@ -761,6 +781,7 @@ EXERCISES = {
             lambda *given: column()(*given).tolist(),
             column(finish=lambda logits: logits.log_softmax(-1)),
             lambda *given: list(column()(*given)),
+            lambda *given: list(column()(*given).split(1)),
             lambda *given: iter(column()(*given)),
         ],
         [
@@ -770,6 +791,10 @@ EXERCISES = {
             (column(finish=lambda logits: logits.softmax(-1)), "probabilities"),
             (column(finish=lambda logits: logits.argmax(-1)), "the shape (70,)"),
             (column(order=-1), "in another order"),
+            (column(longest=16), "the short texts are right, and the long ones are not"),
+            (lambda *given: list(column()(*given).split(32)), "that is a list of batches"),
+            (lambda *given: [column()(*given)], "that is a list of batches"),
+            (logits_of, "that is the package's: write your own"),
             (lambda model, tokenizer, texts: model(**tokenizer(texts, padding=True, return_tensors="pt")), ".logits"),
             (
                 lambda model, tokenizer, texts: model(tokenizer(texts, padding=True, return_tensors="pt")),
