@@ -247,7 +247,7 @@ def least_gained_by_loop(n):
 
 TABLE, STUDENT, TEACHER = 30522 * 384, 17_390_594, 22_713_986
 LIVE = (
-    "--train train.csv --teacher textattack/bert-base-uncased-SST-2 --student-layers 4 --temperature 4 --live-teacher"
+    "--train reviews.csv --teacher textattack/bert-base-uncased-SST-2 --student-layers 4 --temperature 4 --live-teacher"
 )
 SPENT, WOULD_BE = (50e6 * ms / 1000 / 3600 * 0.2 for ms in (0.6, 12.0))
 SAVED = WOULD_BE - SPENT
@@ -412,6 +412,10 @@ def lowest_found_at_a_no(sure, agrees, candidates):
     return None if found == candidates[-1] else found
 
 
+def of_the_cheapest(column):
+    return lambda curve, wanted: curve[curve.accuracy >= wanted].sort_values("milliseconds")[column].iloc[0]
+
+
 def few_disagree(alone):
     """The same question the other way round."""
     return stats.binomtest(int((~alone).sum()), len(alone), 0.05, alternative="less").pvalue <= 0.05
@@ -552,6 +556,8 @@ EXERCISES = {
             ("student.html", "index.html", "model_quantized.onnx", "config.json"),
         ],
         [
+            (("student", *PAGE[1:]), "A: the ending of the file's name is missing"),
+            ((*PAGE[:2], "onnx/model_quantized", PAGE[3]), "C: the ending of the file's name is missing"),
             (("index.html", *PAGE[1:]), "A is not 'index.html': for a double click"),
             (("student.html", "student.html", *PAGE[2:]), "B is not 'student.html': asked for a folder"),
             ((*PAGE[:2], "runs\\onnx\\", PAGE[3]), "C: onnx is a folder; which file is in it?"),
@@ -586,7 +592,10 @@ EXERCISES = {
             (lambda logits: torch.tensor(np.stack(logits)).softmax(0).mean(0).log(), "not over the teachers"),
             (ensemble(each=np.exp), "divide by the row's sum"),
             (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)]), "not votes"),
-            (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)], finish=lambda votes: votes), "for a row"),
+            (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)], finish=lambda votes: votes), "not votes"),
+            (ensemble(each=lambda x: 3 * np.eye(3)[x.argmax(-1)], finish=lambda votes: votes), "not votes"),
+            (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)], finish=lambda votes: (votes + 1e-9).log()), "not votes"),
+            (lambda logits: logits[0] + logits[1] ** 2, "for a row"),
             (lambda logits: logits[0], "that is one teacher alone"),
             (ensemble(over=1), "it returns the shape (3, 3), not (2, 3)"),
             (lambda logits: ensemble()(logits).clip(0).log(), "the logarithm of 0"),
@@ -612,7 +621,8 @@ EXERCISES = {
             (lowest_found_at_a_no, "return missing"),
             (lowest(share=0.05), "every threshold passes: does the test ask about 95 %"),
             (lowest(level=0.95), "may be luck: is p at most 0.05"),
-            (lowest(level=0.025), "with p at most 0.05"),
+            (lowest(level=0.025), "p at most 0.05 is enough"),
+            (lowest(level=0.01), "p at most 0.05 is enough"),
             (lambda *given: math.nan, "got nan"),
             (lowest(enough=lambda alone: alone.mean() >= 0.95), "may be luck"),
             (lowest(enough=lambda alone: alone.mean() >= 0.95, stop=False), "may be luck"),
@@ -622,7 +632,8 @@ EXERCISES = {
                 "do you begin with the highest",
             ),
             (lowest(sides="two-sided"), "more than 95 % is the question"),
-            (lowest(sides="less"), "count those that agree"),
+            (lowest(sides="less"), "more than 95 % is the question"),
+            (lambda sure, agrees, candidates: math.inf, "do you begin with the highest"),
             (lambda sure, agrees, candidates: candidates[0], "the first that passes"),
             (lambda *given: given[2][given[2].index(lowest()(*given)) + 1], "that one fails: the one before it"),
             (lowest(start=0.9), "infinity where none is"),
@@ -894,7 +905,11 @@ EXERCISES = {
             (0.15 * (2 / 0.01) ** 2, "not 2"),
             (None, "that is None"),
             (1000, "too small"),
-            (2400, "2.4 times the rows"),
+            (2400, "if those are 2.4 times the 1,000 rows"),
+            (0.25 * (1.96 / 0.02) ** 2, "if those are 2.4 times the 1,000 rows"),
+            (0.25 * (1.96 / 0.01) ** 2, "the variance is 0.15 here, not 0.25"),
+            (0.15 * (1.645 / 0.01) ** 2, "1.645 holds 90 cases of 100"),
+            (4050, "1.645 holds 90 cases of 100"),
             (0.15 * (2.58 / 0.01) ** 2, "too large"),
         ],
     ),
@@ -922,6 +937,7 @@ EXERCISES = {
             (SAVED * 2, "too large"),
             (SAVED * 1000, "1,000 milliseconds"),
             (SAVED / 0.2, "in hours"),
+            ("$31.67", "a number is wanted: leave the $ out"),
         ],
     ),
     "cheapest_pair": (
@@ -937,14 +953,25 @@ EXERCISES = {
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.idxmin(), "a row's number"),
             (lambda curve, wanted: None, "return missing"),
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.iloc[0], "in no order"),
-            (lambda curve, wanted: curve[curve.accuracy >= wanted].sort_values("accuracy").iloc[0, 1], "expected 3.5"),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].sort_values("accuracy").iloc[0, 1], "nearest"),
+            (lambda curve, wanted: curve.milliseconds[(curve.accuracy - wanted).abs().idxmin()], "nearest"),
+            *((of_the_cheapest(column), "another column") for column in ("accuracy", "threshold", "dollars")),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].accuracy.min(), "another column"),
             (lambda curve, wanted: curve[curve.accuracy > wanted].milliseconds.min(), "exactly the wanted accuracy"),
             (lambda curve, wanted: int(curve[curve.accuracy >= wanted].milliseconds.min()), "expected 3.5000, got 3"),
         ],
     ),
     "spot_cost": (
         [0.74, 0.738],
-        [(0.74 * 1.5, "waiting for a machine is not billed"), (0.37, "30 minutes"), (74, "cents"), (7, "too large")],
+        [
+            (0.74 * 1.5, "waiting for a machine is not billed"),
+            (0.74 * 62 / 60, "the two minutes in which a stopped job may end are not counted here"),
+            (0.77, "the two minutes in which a stopped job may end are not counted here"),
+            (0.37, "all minutes count, at the full price: nobody promises what a spot machine saves"),
+            (0.74 * 0.3, "nobody promises what a spot machine saves"),
+            (74, "cents"),
+            (7, "too large"),
+        ],
     ),
     "still_billed": (
         [{"b", "d"}, ["d", "b"], "bd", ("b", "d"), {"B", "D"}, "b and d", np.array(["b", "d"])],
@@ -969,7 +996,7 @@ EXERCISES = {
             LIVE.replace(" --", "\n--").splitlines(),
             LIVE.replace("--teacher", "--teacher_id"),
             "python -m kdhelpers distill "
-            + LIVE.replace(" --temp", " \\\n  --temp").replace("train.csv", "./train.csv"),
+            + LIVE.replace(" --temp", " \\\n  --temp").replace("reviews.csv", "./reviews.csv"),
         ],
         [
             (LIVE.replace(" --live-teacher", ""), "cache"),
@@ -980,7 +1007,7 @@ EXERCISES = {
             (LIVE.replace("--teacher textattack/bert-base-uncased-SST-2", ""), "teacher would be"),
             (LIVE.replace("-SST-2", ""), "not textattack/bert-base-uncased-SST-2"),
             (LIVE + " --alpha 0.5", "alpha would be 0.5"),
-            (LIVE.replace("train.csv", "test.csv"), "train would be test.csv"),
+            (LIVE.replace("reviews.csv", "train.csv"), "train would be train.csv"),
             (LIVE.replace("temperature", "temparature"), "did you mean --temperature?"),
         ],
     ),
