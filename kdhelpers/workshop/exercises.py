@@ -38,7 +38,8 @@ def _check(judge: Callable[[Any], str | None]) -> Callable[[object], None]:
             print("not attempted: put your answer in place of the ... and run the cell again")
             return
         try:
-            wrong = judge(answer)
+            ours = callable(answer) and str(getattr(answer, "__module__", "")).startswith("kdhelpers.")
+            wrong = "that is the package's: write your own" if ours else judge(answer)
         except UserError as error:
             wrong = str(error)
         except Exception as error:  # a reader's half-finished function may raise anything
@@ -136,6 +137,15 @@ def _letters(answer: Any, known: Iterable[str]) -> set[str]:
     return {letter for letter in known if letter.lower() in named}
 
 
+def _sorted_out(answer: Any, known: Mapping[str, tuple[bool, str]], belongs: str, does_not: str) -> str | None:
+    """The first letter that is named and does not belong, or belongs and is not named, and why."""
+    named = _letters(answer, known)
+    for letter, (wanted, why) in known.items():
+        if (letter in named) != wanted:
+            return f"{letter} {belongs if wanted else does_not}: {why}"
+    return None
+
+
 @_check
 def learnt_from(answer: tuple[int, int]) -> str | None:
     """00: the rows that control and student (alpha 0) learn from, of 500 with a label and 20,000 without."""
@@ -200,11 +210,7 @@ MUST_AGREE = {  # whether a way of teaching needs equal tokenizers, and why
 @_check
 def must_agree(answer: str) -> str | None:
     """01: the letters of the ways of teaching that need equal tokenizers."""
-    named = _letters(answer, MUST_AGREE)
-    for letter, (needed, why) in MUST_AGREE.items():
-        if (letter in named) != needed:
-            return f"{letter} {'needs equal tokenizers' if needed else 'can do without'}: {why}"
-    return None
+    return _sorted_out(answer, MUST_AGREE, "needs equal tokenizers", "can do without")
 
 
 LEAKS = {  # training texts that nobody wrote about a film: whether each leaks, and why
@@ -245,8 +251,6 @@ def leaks(answer: Callable) -> str | None:
 @_check
 def padding_share(answer: Callable) -> str | None:
     """02: a function (lengths, batch_size) -> share of slots that are padding, each batch padded to its longest."""
-    if answer is data.padding_share:
-        return "that is the package's: write your own"
     share = data.padding_share
     mistakes = {
         "each batch is padded to its own longest, not to the longest of all": lambda rows, n: share(rows, len(rows)),
@@ -390,8 +394,6 @@ def _loss_with(*mistakes: str) -> Callable:
 @_check
 def distillation_loss(answer: Callable) -> str | None:
     """04: a function (student_logits, teacher_logits, labels, alpha, temperature) -> loss; label -100: none."""
-    if answer is distillation.distillation_loss:
-        return "that is the package's: write your own"
     generator = torch.Generator().manual_seed(0)
     logits, labels = [3 * torch.randn(8, 3, generator=generator) for _ in range(2)], torch.arange(8) % 3
     mistakes = {
@@ -430,8 +432,6 @@ def distillation_loss(answer: Callable) -> str | None:
 @_check
 def teacher_column(answer: Callable) -> str | None:
     """04: a function (model, tokenizer, texts) -> logits [texts, classes], in the order of the texts."""
-    if answer is logits_of:
-        return "that is the package's: write your own"
     model = models.cut_layers(models.load_classifier(models.EMBEDDED_BACKBONE, ["negative", "positive"]).model, 1)
     head = model.get_parameter("classifier.weight")  # ten times as large as a new one is, so that every mistake shows
     torch.nn.init.normal_(head, std=0.2, generator=torch.Generator().manual_seed(0))
@@ -497,6 +497,21 @@ def least_gained(answer: Callable) -> str | None:
         if gained != right:
             return f"fewer than {gained} of {rows} are enough: p is below 0.05 with {right}, too"
     return None
+
+
+WAYS = {  # comparisons that nobody made: whether each speaks for a way of training, and why
+    "A": (False, "two models were compared, and another seed would make two others"),
+    "B": (True, "the three seeds agree, and their interval leaves 0 out"),
+    "C": (False, "two of three seeds gain next to nothing, and the interval holds 0"),
+    "D": (False, "however many rows there are, two models were compared"),
+    "E": (True, "a small gain is one, too, and the seeds' interval leaves 0 out"),
+}
+
+
+@_check
+def models_or_ways(answer: str) -> str | None:
+    """05: the letters of the comparisons that speak for a way of training, and not for one model alone."""
+    return _sorted_out(answer, WAYS, "speaks for a way of training", "does not speak for a way of training")
 
 
 @_check
@@ -729,10 +744,8 @@ def spot_cost(answer: float) -> str | None:
         "the two minutes in which a stopped job may end are not counted here": 62 / 60 * hour,
         "that is in cents": 100 * hour,
     }
-    wrong = _number(answer, hour, mistakes)
-    if wrong and wrong.endswith("too small"):
-        return "all minutes count, at the full price: nobody promises what a spot machine saves"
-    return wrong
+    wrong, less = _number(answer, hour, mistakes), "all minutes count, at full price: nobody promises a spot discount"
+    return less if wrong and wrong.endswith("too small") else wrong
 
 
 STILL_BILLED = {
@@ -828,8 +841,6 @@ def shares(answer: Callable) -> str | None:
 @_check
 def ensemble(answer: Callable) -> str | None:
     """10: a function from several teachers' logits, a list of [rows, classes], to their mean as a column."""
-    if answer is distillation.mean_of_probabilities:
-        return "that is the package's: write your own"
     # the first is very sure, the others lean the other way: the means of logits and of probabilities name other classes
     teachers = np.array([[[9.0, 0, 1], [0, 2, 1]], [[0, 2, 1], [6, 5, 4]], [[5, 7, 5], [1, 0, 3]]])
     for each in (teachers, teachers[1:]):

@@ -158,7 +158,7 @@ def temperature_by_steps(start):
 
     def function(logits, labels):
         def cross_entropy(t):
-            return F.cross_entropy(torch.as_tensor(logits) / float(t[0]), torch.as_tensor(labels)).item()
+            return F.cross_entropy(torch.as_tensor(logits) / torch.as_tensor(t), torch.as_tensor(labels)).item()
 
         return optimize.minimize(cross_entropy, x0=[start]).x
 
@@ -515,7 +515,7 @@ EXERCISES = {
             (lambda train, held_out: [0, 1, 2, 3], "return the texts themselves"),
             (lambda train, held_out: len(leaks()(train, held_out)), "return the texts themselves, in a list"),
             (lambda train, held_out: None, "return missing"),
-            (data.leaking_rows, "TypeError"),
+            (data.leaking_rows, "write your own"),
         ],
     ),
     "temperature_for": (
@@ -684,6 +684,19 @@ EXERCISES = {
             ("none", "A needs"),
         ],
     ),
+    "models_or_ways": (
+        ["BE", "e and b", ["B", "E"], ("B", "E"), {"E", "B"}],
+        [
+            ("ABE", "A does not speak for a way of training: two models were compared"),
+            ("BCE", "C does not speak for a way of training: two of three seeds gain next to nothing"),
+            ("BDE", "D does not speak for a way of training: however many rows there are"),
+            ("E", "B speaks for a way of training: the three seeds agree"),
+            ("B", "E speaks for a way of training: a small gain"),
+            ("none", "B speaks for a way of training"),
+            ("BF", "there is no 'f': the letters are A, B, C, D, E"),
+            (2, "letters are wanted"),
+        ],
+    ),
     "embedding_share": (
         [TABLE / STUDENT, 0.674, 0.67],
         [
@@ -750,7 +763,10 @@ EXERCISES = {
             (gap_with(lambda logits: logits.softmax(-1)[:, 1]), "class 1's"),
             (lambda logits, labels: (logits.argmax(-1) == labels).mean(), "expected"),
             (lambda *given: np.abs(surest(given[0]) - (given[0].argmax(-1) == given[1])).mean(), "row by row"),
-            (evaluation.expected_calibration_error, "the calibration error, a distance averaged over the rows"),
+            (
+                lambda *given: evaluation.expected_calibration_error(*given),
+                "the calibration error, a distance averaged over the rows",
+            ),
             (of_the_label, "of the class that leads, right or wrong; that is the label's"),
         ],
     ),
@@ -967,8 +983,8 @@ EXERCISES = {
             (0.74 * 1.5, "waiting for a machine is not billed"),
             (0.74 * 62 / 60, "the two minutes in which a stopped job may end are not counted here"),
             (0.77, "the two minutes in which a stopped job may end are not counted here"),
-            (0.37, "all minutes count, at the full price: nobody promises what a spot machine saves"),
-            (0.74 * 0.3, "nobody promises what a spot machine saves"),
+            (0.37, "all minutes count, at full price: nobody promises a spot discount"),
+            (0.74 * 0.3, "nobody promises a spot discount"),
             (74, "cents"),
             (7, "too large"),
         ],
