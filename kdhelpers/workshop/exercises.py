@@ -38,7 +38,8 @@ def _check(judge: Callable[[Any], str | None]) -> Callable[[object], None]:
             print("not attempted: put your answer in place of the ... and run the cell again")
             return
         try:
-            wrong = judge(answer)
+            ours = callable(answer) and str(getattr(answer, "__module__", "")).startswith("kdhelpers.")
+            wrong = "that is the package's: write your own" if ours else judge(answer)
         except UserError as error:
             wrong = str(error)
         except Exception as error:  # a reader's half-finished function may raise anything
@@ -65,7 +66,8 @@ def _value(answer: Any) -> float:
     try:
         return float(_array(answer).astype(float).item())
     except (TypeError, ValueError) as error:
-        raise UserError(f"a number is wanted, not {data.quoted(str(answer))}") from error
+        but = ": leave the $ out" if "$" in str(answer) else f", not {data.quoted(str(answer))}"
+        raise UserError(f"a number is wanted{but}") from error
 
 
 def _number(answer: float, right: float, mistakes: Mapping[str, float]) -> str | None:
@@ -85,7 +87,7 @@ def _function(
     """What is wrong with a function of numbers: the mistake that would return the same on a probe, or its value."""
     for probe in probes:
         got, expected = _value(answer(*copy.deepcopy(probe))), float(right(*probe))
-        if math.isclose(got, expected, rel_tol=tolerance):
+        if math.isclose(got, expected, rel_tol=tolerance, abs_tol=6e-5):  # it may be rounded to four digits
             continue
         named = [message for message, wrong in mistakes.items() if math.isclose(got, wrong(*probe), rel_tol=1e-4)]
         return named[0] if named else f"expected {expected:.4f}, got {got:.4f}"
@@ -116,6 +118,14 @@ def _array(said: Any) -> np.ndarray:
     return np.asarray([*said] if isinstance(said, Iterator) else said)
 
 
+def _texts(said: Any) -> list[str]:
+    """The texts that a function returns. Raises UserError for whatever else: a yes or no, a number, whole rows."""
+    found = [*said] if isinstance(_said(said), Iterable) else [said]
+    if not all(isinstance(text, str) for text in found):
+        raise UserError("return the texts themselves, in a list")
+    return found
+
+
 def _letters(answer: Any, known: Iterable[str]) -> set[str]:
     """The letters that an answer names: "ADE" and "A, d and E" alike. Raises UserError for others than the known."""
     if not isinstance(answer, Iterable) or not all(isinstance(part, str) for part in answer):
@@ -125,6 +135,15 @@ def _letters(answer: Any, known: Iterable[str]) -> set[str]:
     if strange := named - {*"".join(known).lower()}:
         raise UserError(f"there is no {sorted(strange)[0]!r}: the letters are {', '.join(known)}")
     return {letter for letter in known if letter.lower() in named}
+
+
+def _sorted_out(answer: Any, known: Mapping[str, tuple[bool, str]], belongs: str, does_not: str) -> str | None:
+    """The first letter that is named and does not belong, or belongs and is not named, and why."""
+    named = _letters(answer, known)
+    for letter, (wanted, why) in known.items():
+        if (letter in named) != wanted:
+            return f"{letter} {belongs if wanted else does_not}: {why}"
+    return None
 
 
 @_check
@@ -164,16 +183,14 @@ def read_differently(answer: Callable) -> str | None:
     bare.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")  # neither [CLS] nor [SEP]
     theirs = models.swap_tokens(ours, "zebra", "moth")
     alike, differ = ["a plain film", "a long " * 600], ["a zebra film", "a zebra and a moth", "a long " * 200 + "zebra"]
-    found = list(_said(answer(ours, theirs, differ + alike)))
+    found = _texts(answer(ours, theirs, differ + alike))
     if found == alike:
         return "those are the texts that both read alike"
     lost, extra = ([text for text in a if text not in b] for a, b in ((differ, found), (found, differ)))
     if lost:
-        if not all(isinstance(text, str) for text in found):
-            return "return the texts themselves, in a list"
         return f"{data.quoted(lost[0])} is read differently and was not found; compare all the ids, in order"
     if extra:
-        return f"{data.quoted(str(extra[0]))} is read alike by both and was found"
+        return f"{data.quoted(extra[0])} is read alike by both and was found"
     if list(answer(ours, silent, differ + alike)):
         return "tokenizers that differ only in token_type_ids read every text alike; compare the input_ids"
     if len(list(answer(ours, bare, differ + alike))) < len(differ + alike):
@@ -193,11 +210,7 @@ MUST_AGREE = {  # whether a way of teaching needs equal tokenizers, and why
 @_check
 def must_agree(answer: str) -> str | None:
     """01: the letters of the ways of teaching that need equal tokenizers."""
-    named = _letters(answer, MUST_AGREE)
-    for letter, (needed, why) in MUST_AGREE.items():
-        if (letter in named) != needed:
-            return f"{letter} {'needs equal tokenizers' if needed else 'can do without'}: {why}"
-    return None
+    return _sorted_out(answer, MUST_AGREE, "needs equal tokenizers", "can do without")
 
 
 LEAKS = {  # training texts that nobody wrote about a film: whether each leaks, and why
@@ -208,6 +221,7 @@ LEAKS = {  # training texts that nobody wrote about a film: whether each leaks, 
     "A fine film of its kind": (False, "a held-out text is a part of it: compare whole texts"),
     "A fine": (False, "it is a part of a held-out text: compare whole texts"),
     "Slow andlong": (False, "a space between two words is missing, so that it has other words"),
+    "Long and slow": (False, "two texts are the same if they have the same words in the same order"),
     "Slow and long!": (False, "it differs in more than case and white space"),
     "Twice": (False, "it stands twice among the training rows, and is not held out"),
     "Fresh": (False, "no held-out row has it"),
@@ -221,10 +235,7 @@ def leaks(answer: Callable) -> str | None:
     train.append({"text": "twice", "label": 1})
     held_out = [{"text": "A fine film", "label": 1}, {"text": "Slow and long", "label": 1}]
     held_out += [{"text": "Dull", "label": 0}, {"text": "So so", "label": 0}, {"text": "Seen by nobody", "label": 0}]
-    said = _said(answer(*copy.deepcopy((train, held_out))))
-    found = [row["text"] if isinstance(row, Mapping) else row for row in said]
-    if not all(isinstance(text, str) for text in found):
-        return "return the texts themselves, in a list"
+    found = _texts(answer(*copy.deepcopy((train, held_out))))
     unlike = [text for text in found if text not in LEAKS]
     found = [data.fold(text) for text in found]
     if "seen by nobody" in found:
@@ -240,8 +251,6 @@ def leaks(answer: Callable) -> str | None:
 @_check
 def padding_share(answer: Callable) -> str | None:
     """02: a function (lengths, batch_size) -> share of slots that are padding, each batch padded to its longest."""
-    if answer is data.padding_share:
-        return "that is the package's: write your own"
     share = data.padding_share
     mistakes = {
         "each batch is padded to its own longest, not to the longest of all": lambda rows, n: share(rows, len(rows)),
@@ -280,15 +289,21 @@ def temperature_for(answer: Callable) -> str | None:
         ),
         "to raise a share, T goes below 1: does your search?": lambda *probe: max(1.0, right(*probe)),
     }
-    probes = [((-1.5, 2.5), 0.9), ((2.0, -1.0), 0.6), ((1.0, 3.0), 0.95)]
-    wrong = _function(answer, right, [(np.array(pair), share) for pair, share in probes], mistakes, tolerance=0.02)
-    for share, why in ((0.4, "T never changes which class leads"), (0.5, "it comes near as T grows, and never there")):
+    probes: list[tuple] = [(np.array([-1.5, 2.5]), 0.9), (np.array([2.0, -1.0]), 0.6), (np.array([1.0, 3.0]), 0.95)]
+    if answer(*probes[0]) is not None and answer(*probes[-1]) is None:
+        return "for the logits 1 and 3 and the share 0.95 it returns None: T may be below 1"
+    wrong = _function(answer, right, probes, mistakes, tolerance=0.02)
+    for pair, share, why in (
+        ((2.0, -1.0), 0.4, "T never changes which class leads"),
+        ((2.0, -1.0), 0.5, "it comes near as T grows, and never there"),
+        ((1.0, 1.0), 0.7, "there the logits are equal, and so are the shares, at every T"),
+    ):
         try:
-            got = None if wrong else answer(np.array([2.0, -1.0]), share)
+            got = None if wrong else answer(np.array(pair), share)
         except (ZeroDivisionError, ValueError) as error:  # of the formula, and of a search that ends nowhere
             got = f"an error, {type(error).__name__}"
         if got is not None:
-            return f"no T takes a leading class to {share}: {why}. Return None there, not {str(got)[:40]}"
+            return f"no T brings about a share of {share}: {why}. Return None there, not {str(got)[:40]}"
     return wrong
 
 
@@ -306,8 +321,11 @@ def calibration_gap(answer: Callable) -> str | None:
     mistakes = {
         "the sign: surer than right is a positive gap, less sure than right a negative one": lambda *p: -right(*p),
         "take the two means, then their difference; no absolute value row by row": row_by_row,
-        "that is the calibration error, with its bins; here one difference of two means": (
+        "that is the calibration error, a distance averaged over the rows; here one difference of two means": (
             evaluation.expected_calibration_error
+        ),
+        "confidence is the probability of the class that leads, right or wrong; that is the label's": (
+            lambda logits, labels: gap(lambda x: softmax(x, axis=-1)[range(len(x)), labels])(logits, labels)
         ),
         "that is in percentage points; give a fraction": lambda *probe: 100 * right(*probe),
         "a logit is no probability: a softmax over the classes makes one": gap(lambda logits: logits.max(-1)),
@@ -329,18 +347,20 @@ def fit_temperature(answer: Callable) -> str | None:
         # a tenth of the labels are wrong whatever the logits say: so that no other measure has its best at the same T
         margin = draw.normal(0, 3, 4000)
         labels = (draw.random(4000) < 0.05 + 0.9 / (1 + np.exp(-margin))).astype(int)
-        logits = true * np.stack([-margin, margin], axis=1).astype(np.float32) / 2
+        # in float64: in float32 the loss hides the small steps by which scipy's minimize finds its way
+        logits = true * np.stack([-margin, margin], axis=1) / 2
         right, got = _likeliest_temperature(logits, labels), _value(answer(logits, labels))
         if math.isclose(got, right, rel_tol=0.05):
             continue
         if math.isclose(got, 1 / right, rel_tol=0.05):
             return "that is 1 / T; T divides the logits"
-        if right < 1 and math.isclose(got, 1.0, abs_tol=0.02):
-            return "your search ends at 1; a model that is not sure enough has its T below that"
+        if right < 1 and got > 0.98:
+            return f"your search ends at {got:.3g}; a model that is not sure enough has its T below 1"
         if math.isclose(got, 1.0):
             return "T = 1 changes nothing; accuracy cannot find T, since no T changes which class leads"
-        hint = "the least mean cross-entropy decides; cross_entropy takes logits / T, and no softmax before it"
-        return f"expected T = {right:.2f}, got {got:.2f}: {hint}"
+        if math.isclose(got, _likeliest_temperature(softmax(logits, axis=-1), labels), rel_tol=0.05):
+            return "cross_entropy takes logits / T, and no softmax before it"
+        return f"expected T = {right:.2f}, got {got:.2f}: the least mean cross-entropy decides"
     return None
 
 
@@ -356,7 +376,8 @@ def _loss_with(*mistakes: str) -> Callable:
     def loss(*probe: Any) -> torch.Tensor:
         student, teacher, labels, alpha, temperature = probe
         known = labels >= 0
-        hard = distillation.hard_label_loss(student, labels)
+        divided, filled = student / (temperature if "hot" in mistakes else 1), labels.clamp(min=0)
+        hard = distillation.hard_label_loss(divided, filled if "clamped" in mistakes else labels)
         hard = hard / (known.float().mean() if "lone" in mistakes else 1) * (len(labels) if "summed" in mistakes else 1)
         others = distillation.soft_target_loss(student[~known], teacher[~known], temperature) * (~known).float().mean()
         if "masked" in mistakes:
@@ -385,9 +406,13 @@ def distillation_loss(answer: Callable) -> str | None:
         "the labels' part is summed, and not divided by the number of rows": _loss_with("summed"),
         "the teacher's term is for all rows, labelled or not": _loss_with("masked"),
         "a row without a label keeps the factor 1 - alpha": _loss_with("unweighted"),
+        "T is for the teacher's part alone: the labels' takes the student's logits undivided": _loss_with("hot"),
+        "a row without a label counts as if it were of class 0": _loss_with("clamped"),
     }
     known = [labels.where(torch.arange(8) < count, data.UNLABELLED) for count in (8, 2, 0)]
     probes: list[tuple] = [(*logits, some, 0.3, 4.0) for some in known]
+    if math.isnan(_value(answer(*copy.deepcopy(probes[0])))):
+        return "it is NaN: kl_div wants probabilities for its target, unless log_target says otherwise"
     wrong = _function(answer, _loss_with(), probes[:2], mistakes)
     if wrong is None:
         if math.isnan(float(answer(*copy.deepcopy(probes[2])))):
@@ -408,6 +433,8 @@ def distillation_loss(answer: Callable) -> str | None:
 def teacher_column(answer: Callable) -> str | None:
     """04: a function (model, tokenizer, texts) -> logits [texts, classes], in the order of the texts."""
     model = models.cut_layers(models.load_classifier(models.EMBEDDED_BACKBONE, ["negative", "positive"]).model, 1)
+    head = model.get_parameter("classifier.weight")  # ten times as large as a new one is, so that every mistake shows
+    torch.nn.init.normal_(head, std=0.2, generator=torch.Generator().manual_seed(0))
     tokenizer = models.load_tokenizer(models.EMBEDDED_BACKBONE)
     texts = ["A long film " * (index % 5) + f"about number {index}." for index in range(70)]
     right = logits_of(model, tokenizer, texts).log_softmax(-1)
@@ -421,6 +448,8 @@ def teacher_column(answer: Callable) -> str | None:
         return "that is the whole result of the model: take its .logits"
     said = [*said] if isinstance(said, Iterator) else said
     if isinstance(said, list | tuple) and isinstance(said[0], torch.Tensor):
+        if any(one.ndim == 2 and len(one) > 1 for one in said):
+            return "that is a list of batches: make one of them, a row a text"
         said = torch.cat([torch.atleast_2d(one) for one in said])
     got = torch.as_tensor(said)
     if got.shape != right.shape:
@@ -435,6 +464,9 @@ def teacher_column(answer: Callable) -> str | None:
         return None
     if torch.allclose(got.sort(0).values, right.sort(0).values, atol=1e-3):
         return "the answers are right, and in another order than the texts"
+    alike = torch.isclose(got, right, atol=1e-3).all(-1)
+    if alike[::5].all() and not alike[4::5].any():  # the shortest texts, and the longest
+        return "the short texts are right, and the long ones are not: are they read to their end?"
     return "those are not its answers: is it in eval mode, and does it get the attention mask?"
 
 
@@ -465,6 +497,21 @@ def least_gained(answer: Callable) -> str | None:
         if gained != right:
             return f"fewer than {gained} of {rows} are enough: p is below 0.05 with {right}, too"
     return None
+
+
+WAYS = {  # comparisons that nobody made: whether each speaks for a way of training, and why
+    "A": (False, "two models were compared, and another seed would make two others"),
+    "B": (True, "the three seeds agree, and their interval leaves 0 out"),
+    "C": (False, "two of three seeds gain next to nothing, and the interval holds 0"),
+    "D": (False, "however many rows there are, two models were compared"),
+    "E": (True, "a small gain is one, too, and the seeds' interval leaves 0 out"),
+}
+
+
+@_check
+def models_or_ways(answer: str) -> str | None:
+    """05: the letters of the comparisons that speak for a way of training, and not for one model alone."""
+    return _sorted_out(answer, WAYS, "speaks for a way of training", "does not speak for a way of training")
 
 
 @_check
@@ -548,7 +595,9 @@ def rows_needed(answer: float) -> str | None:
         "that is the root of it": right**0.5,
         "95 of 100 are 1.96 standard deviations, not one": right / 1.96**2,
         "take 1.96, as noise does, not 2": right * (2 / 1.96) ** 2,
-        "2.4 times the rows do not make 1 of 2.4 points: the noise shrinks with the root of the rows": 2400.0,
+        "the variance is 0.15 here, not 0.25: most rows do not tell the two apart": right * 0.25 / 0.15,
+        "1.645 holds 90 cases of 100, since chance goes both ways": right * (1.645 / 1.96) ** 2,
+        "if those are 2.4 times the 1,000 rows: the noise shrinks with the root of the rows": 2400.0,
     }
     return _number(answer, right, mistakes)
 
@@ -653,6 +702,8 @@ def page_files(answer: Any) -> str | None:
         return "four names of files are wanted, one for each of A, B, C and D"
     for (use, (right, why)), name in zip(PAGE_FILES.items(), names, strict=True):
         last = PureWindowsPath(name).name  # it knows both kinds of slashes
+        if last == right.partition(".")[0]:
+            return f"{use}: the ending of the file's name is missing"
         if last == "onnx":
             return f"{use}: onnx is a folder; which file is in it?"
         if last != right:
@@ -688,8 +739,13 @@ def spot_cost(answer: float) -> str | None:
     from kdhelpers import sagemaker
 
     hour = sagemaker.PRICES["ml.g4dn.xlarge"]
-    mistakes = {"waiting for a machine is not billed: 60 minutes, not 90": 1.5 * hour}
-    return _number(answer, hour, mistakes | {"that is for 30 minutes": 0.5 * hour, "that is in cents": 100 * hour})
+    mistakes = {
+        "waiting for a machine is not billed: 60 minutes, not 90": 1.5 * hour,
+        "the two minutes in which a stopped job may end are not counted here": 62 / 60 * hour,
+        "that is in cents": 100 * hour,
+    }
+    wrong, less = _number(answer, hour, mistakes), "all minutes count, at full price: nobody promises a spot discount"
+    return less if wrong and wrong.endswith("too small") else wrong
 
 
 STILL_BILLED = {
@@ -709,7 +765,7 @@ def still_billed(answer: set[str]) -> str | None:
 
 @_check
 def distill_command(answer: str) -> str | None:
-    """09: a Hub's teacher, a 4-layer student, temperature 4, on train.csv alone, with the teacher run live."""
+    """09: a Hub's teacher, a 4-layer student, temperature 4, on reviews.csv alone, with the teacher run live."""
     from kdhelpers.cli.parsing import read_options
 
     said = " ".join(map(str, answer)) if isinstance(answer, list | tuple) else str(answer)
@@ -718,7 +774,7 @@ def distill_command(answer: str) -> str | None:
     spelt = {name.replace("-", "_"): value for name, value in read_options(words).items()}
     options = {OTHER_NAMES.get(name, name): value for name, value in spelt.items()}
     options |= {"train": os.path.normpath(options["train"])} if "train" in options else {}
-    wanted = {"train": "train.csv", "teacher": "textattack/bert-base-uncased-SST-2", "student_layers": 4}
+    wanted = {"train": "reviews.csv", "teacher": "textattack/bert-base-uncased-SST-2", "student_layers": 4}
     wanted |= {"temperature": 4, "live_teacher": True}
     wrong = _other_run(settings_from(options), settings_from(wanted))
     if wrong and wrong.startswith("live teacher"):
@@ -785,8 +841,6 @@ def shares(answer: Callable) -> str | None:
 @_check
 def ensemble(answer: Callable) -> str | None:
     """10: a function from several teachers' logits, a list of [rows, classes], to their mean as a column."""
-    if answer is distillation.mean_of_probabilities:
-        return "that is the package's: write your own"
     # the first is very sure, the others lean the other way: the means of logits and of probabilities name other classes
     teachers = np.array([[[9.0, 0, 1], [0, 2, 1]], [[0, 2, 1], [6, 5, 4]], [[5, 7, 5], [1, 0, 3]]])
     for each in (teachers, teachers[1:]):
@@ -809,6 +863,8 @@ def ensemble(answer: Callable) -> str | None:
             "that is one teacher alone": each[0],
         }
         named = [said for said, wrong in mistakes.items() if np.allclose(log_softmax(got - wrong, axis=-1), -np.log(3))]
+        if not named and np.allclose(got, _array(answer([*3 * each])), atol=1e-3):  # of the same classes, and surer
+            return "it is the same however sure the teachers are: that is what counts, not votes"
         first = [one[0].round(2).tolist() for one in (right, got)]
         return named[0] if named else "for a row {} is expected, not {}".format(*first)
     return None
@@ -829,12 +885,22 @@ def cheapest_pair(answer: Callable) -> str | None:
         "that is the slowest pair that is accurate enough": enough(max),
         "that is the fastest of all, accurate enough or not": lambda wanted: min(milliseconds),
         "that is the most accurate pair": lambda wanted: 6.5,
+        "that is the pair whose accuracy is nearest; a faster one may be more accurate": (
+            lambda wanted: curve["milliseconds"][(curve["accuracy"] - wanted).abs().idxmin()]
+        ),
         "that is a row's number, not its milliseconds": enough(lambda rows: rows.idxmin()),
         "that is the first that is accurate enough, and the rows stand in no order": enough(lambda rows: rows.iloc[0]),
         "a pair with exactly the wanted accuracy will do, too": enough(min, operator.gt),
     }
+
+    def found(wanted: float) -> float:
+        got = _value(answer(curve.copy(), wanted))
+        if np.isclose(curve[["accuracy", "threshold", "dollars"]], got).any():
+            raise UserError("that stands in another column: milliseconds are wanted")
+        return got
+
     probes = [(wanted,) for wanted in (0.83, 0.85, 0.8, 0.835)]
-    return _function(lambda wanted: answer(curve.copy(), wanted), enough(min), probes, mistakes)
+    return _function(found, enough(min), probes, mistakes)
 
 
 AGREEING = [  # invented: rows with a confidence of 0.9 and more, of 0.8 and more, and so on, and how many of them agree
@@ -843,6 +909,14 @@ AGREEING = [  # invented: rows with a confidence of 0.9 and more, of 0.8 and mor
     [(58, 58), (242, 241)],  # all of 58 agree, and that is not certain enough
     [(59, 59)],  # and this is, if only with the row at the threshold itself
 ]
+STRICTER = "p at most 0.05 is enough, and a threshold that has it was turned down"
+NONE_PASSES = "a threshold passes there: do you begin with the highest, and count those that agree?"
+
+
+def _passes_few(answer: Callable) -> bool:
+    """Whether a threshold passes at which 40 of 100 rows agree: that is the other side of the test."""
+    sure, agrees = np.full(100, 0.9), np.arange(100) < 40
+    return bool(answer({"validation": sure, "test": sure}, {"validation": agrees, "test": agrees}, [0.9]) == 0.9)
 
 
 def _thresholds(sure: np.ndarray, agrees: np.ndarray, candidates: list[float]) -> tuple[float, dict[str, float]]:
@@ -863,12 +937,12 @@ def _thresholds(sure: np.ndarray, agrees: np.ndarray, candidates: list[float]) -
             [at for at in candidates if at < right], default=math.nan
         ),
         "rows at the threshold itself count, too": last(passing(above=operator.gt)),
-        'more than 95 % is the question, with p at most 0.05: alternative="greater"': last(passing("two-sided")),
+        STRICTER: last(passing("two-sided")),
         "that is the first that passes: go on down, as long as they pass": max(good),
         "stop at the first no: who goes on tries until luck says yes": min(good),
         "that 95 % of these rows agree may be luck: is p at most 0.05 there?": last(by_chance),
         "every threshold passes: does the test ask about 95 %, and is p at most 0.05?": candidates[-1],
-        "a threshold passes there: do you begin with the highest, and count those that agree?": math.inf,
+        NONE_PASSES: math.inf,
     }
 
 
@@ -892,5 +966,7 @@ def lowest_threshold(answer: Callable) -> str | None:
             return "where no threshold passes infinity is wanted, not None"
         if not math.isclose(_value(said[0]), right):
             named = [message for message, wrong in mistakes.items() if math.isclose(got, wrong)]
+            if named and named[0] in (STRICTER, NONE_PASSES) and _passes_few(answer):
+                return 'more than 95 % is the question, with p at most 0.05: alternative="greater"'
             return named[0] if named else f"expected {right:.4g}, got {got:.4g}"
     return None

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy import optimize, stats
 
 from kdhelpers import data, distillation, evaluation, models
-from kdhelpers.workshop import exercises
+from kdhelpers.workshop import exercises, logits_of
 from tests.test_notebooks import NOTEBOOKS, code_cells, tags
 
 
@@ -57,6 +57,12 @@ def surest(logits):
 calibration = gap_with(lambda logits: logits.softmax(-1).max(-1).values)
 
 
+def of_the_label(logits, labels):
+    """The gap with the probability of the right class in place of confidence."""
+    shares = torch.as_tensor(logits).softmax(-1).numpy()[np.arange(len(labels)), labels]
+    return gap(shares, logits.argmax(-1) == labels)
+
+
 def loss(swapped=False, squared=True, reduction="batchmean", turned=False, hard="sum", divided=True):
     def function(student, teacher, labels, alpha, temperature):
         known = F.cross_entropy(student, labels, reduction=hard)
@@ -96,6 +102,18 @@ def without_gradient(*given, part):
     return alpha * hard + loss()(left.get("teacher", student), teacher, labels, 0, temperature) * (1 - alpha)
 
 
+def labels_at_temperature(student, teacher, labels, alpha, temperature):
+    """Its labels' part divides the logits by T, too."""
+    hard = F.cross_entropy(student / temperature, labels, reduction="sum") / len(labels)
+    return alpha * hard + loss()(student, teacher, labels, 0, temperature) * (1 - alpha)
+
+
+def logarithms_as_target(student, teacher, labels, alpha, temperature):
+    pair = (F.log_softmax(logits / temperature, -1) for logits in (student, teacher))
+    hard = F.cross_entropy(student, labels, reduction="sum") / len(labels)
+    return alpha * hard + (1 - alpha) * temperature**2 * F.kl_div(*pair, reduction="batchmean")
+
+
 def unweighted_without_labels(*given):
     """Right as long as one row has a label; else the teacher's part alone."""
     return loss()(*given) / (1 if (given[2] >= 0).any() else 1 - given[3])
@@ -115,9 +133,9 @@ def nan_without_labels(*given):
     return loss()(*given) * (1 if (given[2] >= 0).any() else float("nan"))
 
 
-def column(train=False, gradient=False, mask=True, finish=lambda logits: logits, order=None):
+def column(train=False, gradient=False, mask=True, finish=lambda logits: logits, order=None, longest=None):
     def function(model, tokenizer, texts):
-        batch = tokenizer(texts[::order], padding=True, truncation=True, return_tensors="pt")
+        batch = tokenizer(texts[::order], padding=True, truncation=True, max_length=longest, return_tensors="pt")
         kept = {name: value for name, value in batch.items() if mask or name != "attention_mask"}
         with torch.set_grad_enabled(gradient):
             return finish(model.train(train)(**kept).logits)
@@ -133,6 +151,22 @@ def temperature_of(power=1):
         return optimize.minimize_scalar(cross_entropy, bounds=(0.1, 10), method="bounded").x ** power
 
     return function
+
+
+def temperature_by_steps(start):
+    """Finite differences from `start` on, which a loss in float32 hides."""
+
+    def function(logits, labels):
+        def cross_entropy(t):
+            return F.cross_entropy(torch.as_tensor(logits) / torch.as_tensor(t), torch.as_tensor(labels)).item()
+
+        return optimize.minimize(cross_entropy, x0=[start]).x
+
+    return function
+
+
+def shares_of(logits):
+    return torch.as_tensor(logits).softmax(-1).numpy()
 
 
 def least(measure):
@@ -213,7 +247,7 @@ def least_gained_by_loop(n):
 
 TABLE, STUDENT, TEACHER = 30522 * 384, 17_390_594, 22_713_986
 LIVE = (
-    "--train train.csv --teacher textattack/bert-base-uncased-SST-2 --student-layers 4 --temperature 4 --live-teacher"
+    "--train reviews.csv --teacher textattack/bert-base-uncased-SST-2 --student-layers 4 --temperature 4 --live-teacher"
 )
 SPENT, WOULD_BE = (50e6 * ms / 1000 / 3600 * 0.2 for ms in (0.6, 12.0))
 SAVED = WOULD_BE - SPENT
@@ -297,14 +331,21 @@ def twice_in_training(train, held_out):
 
 def temperature(odds=lambda share: share / (1 - share), gap=lambda pair: abs(pair[0] - pair[1]), least=0.5):
     """T of the formula, right or with one mistake."""
-    return lambda pair, share: None if share <= least else float(gap(pair)) / math.log(odds(share))
+    return lambda pair, share: (
+        None if share <= least or pair[0] == pair[1] else float(gap(pair)) / math.log(odds(share))
+    )
+
+
+def temperature_for_all_ties(pair, share):
+    """The formula alone says T = 0 for them."""
+    return abs(pair[0] - pair[1]) / math.log(share / (1 - share)) if share > 0.5 else None
 
 
 def temperature_by_search(lowest=0.01, careful=True):
     def function(pair, share):
         grid = np.geomspace(lowest, 100, 4000)
         found = [torch.as_tensor(pair / t).softmax(-1).max() - share for t in grid]
-        return None if careful and min(found) > 0 else grid[int(np.argmin(np.abs(found)))]
+        return None if careful and min(np.abs(found)) > 0.003 else grid[int(np.argmin(np.abs(found)))]
 
     return function
 
@@ -369,6 +410,10 @@ def lowest_found_at_a_no(sure, agrees, candidates):
     """Right as long as one of the candidates fails."""
     found = lowest()(sure, agrees, candidates)
     return None if found == candidates[-1] else found
+
+
+def of_the_cheapest(column):
+    return lambda curve, wanted: curve[curve.accuracy >= wanted].sort_values("milliseconds")[column].iloc[0]
 
 
 def few_disagree(alone):
@@ -444,13 +489,16 @@ EXERCISES = {
             leaks(),
             lambda *rows: set(leaks()(*rows)),
             lambda *rows: iter(leaks()(*rows)),
-            leaks(finish=lambda row: row),
             lambda *rows: list(pd.DataFrame(leaks(finish=lambda row: row)(*rows))["text"].drop_duplicates()),
             lambda train, held_out: np.array(leaks()(train, held_out)),
         ],
         [
             (leaks(key=lambda row: row["text"]), "'A FINE film' leaks: it differs in case alone"),
             (leaks(key=lambda row: row["text"].lower().strip()), "leaks: it differs in white space alone"),
+            (leaks(key=lambda row: tuple(sorted(folded(row).split()))), "the same words in the same order"),
+            (leaks(key=lambda row: frozenset(folded(row).split())), "the same words in the same order"),
+            (leaks(finish=lambda row: row), "return the texts themselves, in a list"),
+            (lambda train, held_out: bool(leaks()(train, held_out)), "return the texts themselves, in a list"),
             (leaks(keep=lambda row: row["label"] >= 0), "'Dull' leaks: its label is withheld"),
             (leaks(key=lambda row: (folded(row), row["label"])), "compare texts, not rows"),
             (leaks_by(lambda text, other: other in text), "a held-out text is a part of it"),
@@ -465,9 +513,9 @@ EXERCISES = {
             (lambda train, held_out: [row["text"] for row in held_out], "stands among the held-out rows alone"),
             (lambda train, held_out: [], "leaks"),
             (lambda train, held_out: [0, 1, 2, 3], "return the texts themselves"),
-            (lambda train, held_out: len(leaks()(train, held_out)), "TypeError"),
+            (lambda train, held_out: len(leaks()(train, held_out)), "return the texts themselves, in a list"),
             (lambda train, held_out: None, "return missing"),
-            (data.leaking_rows, "TypeError"),
+            (data.leaking_rows, "write your own"),
         ],
     ),
     "temperature_for": (
@@ -475,17 +523,20 @@ EXERCISES = {
             temperature(),
             temperature_by_search(),
             lambda *given: (found := temperature()(*given)) and round(found, 2),
-            lambda *given: None if given[1] <= 0.5 else torch.tensor([temperature()(*given)]),
-            lambda pair, share: None if share <= 0.5 else temperature_by_root(pair, share),
+            lambda *given: (found := temperature()(*given)) and torch.tensor([found]),
+            lambda pair, share: None if share <= 0.5 or not np.ptp(pair) else temperature_by_root(pair, share),
         ],
         [
             (lambda *given: (found := temperature()(*given)) and 1 / found, "T divides"),
             (temperature(gap=lambda pair: pair[1] - pair[0]), "the first or the second"),
             (temperature(gap=max), "the difference of the two counts"),
             (temperature(odds=lambda share: share), "the other class has a share, too"),
-            (temperature_by_search(lowest=1), "does your search?"),
-            (temperature(least=0), "no T takes a leading class to 0.4: T never changes which class leads"),
-            (temperature(least=0.45), "no T takes a leading class to 0.5: it comes near as T grows, and never there"),
+            (temperature_by_search(lowest=1), "T may be below 1"),
+            (temperature_by_search(lowest=1, careful=False), "does your search?"),
+            (temperature(least=0), "no T brings about a share of 0.4: T never changes which class leads"),
+            (temperature(least=0.45), "no T brings about a share of 0.5: it comes near as T grows, and never there"),
+            (temperature_for_all_ties, "no T brings about a share of 0.7: there the logits are equal"),
+            (lambda *given: (found := temperature()(*given)) and (found if found >= 1 else None), "T may be below 1"),
             (temperature_by_search(careful=False), "Return None there, not 100.0"),
             (temperature_by_root, "Return None there, not an error, ValueError"),
             (lambda *given: 2.0, "expected 1.8205, got 2.0000"),
@@ -505,6 +556,8 @@ EXERCISES = {
             ("student.html", "index.html", "model_quantized.onnx", "config.json"),
         ],
         [
+            (("student", *PAGE[1:]), "A: the ending of the file's name is missing"),
+            ((*PAGE[:2], "onnx/model_quantized", PAGE[3]), "C: the ending of the file's name is missing"),
             (("index.html", *PAGE[1:]), "A is not 'index.html': for a double click"),
             (("student.html", "student.html", *PAGE[2:]), "B is not 'student.html': asked for a folder"),
             ((*PAGE[:2], "runs\\onnx\\", PAGE[3]), "C: onnx is a folder; which file is in it?"),
@@ -539,7 +592,10 @@ EXERCISES = {
             (lambda logits: torch.tensor(np.stack(logits)).softmax(0).mean(0).log(), "not over the teachers"),
             (ensemble(each=np.exp), "divide by the row's sum"),
             (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)]), "not votes"),
-            (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)], finish=lambda votes: votes), "for a row"),
+            (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)], finish=lambda votes: votes), "not votes"),
+            (ensemble(each=lambda x: 3 * np.eye(3)[x.argmax(-1)], finish=lambda votes: votes), "not votes"),
+            (ensemble(each=lambda x: np.eye(3)[x.argmax(-1)], finish=lambda votes: (votes + 1e-9).log()), "not votes"),
+            (lambda logits: logits[0] + logits[1] ** 2, "for a row"),
             (lambda logits: logits[0], "that is one teacher alone"),
             (ensemble(over=1), "it returns the shape (3, 3), not (2, 3)"),
             (lambda logits: ensemble()(logits).clip(0).log(), "the logarithm of 0"),
@@ -565,7 +621,8 @@ EXERCISES = {
             (lowest_found_at_a_no, "return missing"),
             (lowest(share=0.05), "every threshold passes: does the test ask about 95 %"),
             (lowest(level=0.95), "may be luck: is p at most 0.05"),
-            (lowest(level=0.025), "with p at most 0.05"),
+            (lowest(level=0.025), "p at most 0.05 is enough"),
+            (lowest(level=0.01), "p at most 0.05 is enough"),
             (lambda *given: math.nan, "got nan"),
             (lowest(enough=lambda alone: alone.mean() >= 0.95), "may be luck"),
             (lowest(enough=lambda alone: alone.mean() >= 0.95, stop=False), "may be luck"),
@@ -575,7 +632,8 @@ EXERCISES = {
                 "do you begin with the highest",
             ),
             (lowest(sides="two-sided"), "more than 95 % is the question"),
-            (lowest(sides="less"), "count those that agree"),
+            (lowest(sides="less"), "more than 95 % is the question"),
+            (lambda sure, agrees, candidates: math.inf, "do you begin with the highest"),
             (lambda sure, agrees, candidates: candidates[0], "the first that passes"),
             (lambda *given: given[2][given[2].index(lowest()(*given)) + 1], "that one fails: the one before it"),
             (lowest(start=0.9), "infinity where none is"),
@@ -626,6 +684,19 @@ EXERCISES = {
             ("none", "A needs"),
         ],
     ),
+    "models_or_ways": (
+        ["BE", "e and b", ["B", "E"], ("B", "E"), {"E", "B"}],
+        [
+            ("ABE", "A does not speak for a way of training: two models were compared"),
+            ("BCE", "C does not speak for a way of training: two of three seeds gain next to nothing"),
+            ("BDE", "D does not speak for a way of training: however many rows there are"),
+            ("E", "B speaks for a way of training: the three seeds agree"),
+            ("B", "E speaks for a way of training: a small gain"),
+            ("none", "B speaks for a way of training"),
+            ("BF", "there is no 'f': the letters are A, B, C, D, E"),
+            (2, "letters are wanted"),
+        ],
+    ),
     "embedding_share": (
         [TABLE / STUDENT, 0.674, 0.67],
         [
@@ -651,11 +722,17 @@ EXERCISES = {
             (differ_by(max_length=8), "was not found; compare all the ids"),
             (differ_by(max_length=128), "was not found; compare all the ids"),
             (lambda a, b, t: [text in differ(a, b, t) for text in t], "the texts themselves"),
+            (lambda a, b, t: bool(differ(a, b, t)), "return the texts themselves, in a list"),
+            (lambda a, b, t: len(differ(a, b, t)), "return the texts themselves, in a list"),
             (lambda a, b, t: None, "return missing"),
         ],
     ),
     "padding_share": (
-        [emptied, lambda *given: np.array([data.padding_share(*given)])],
+        [
+            emptied,
+            lambda *given: np.array([data.padding_share(*given)]),
+            lambda *given: round(data.padding_share(*given), 4),
+        ],
         [
             (data.padding_share, "write your own"),
             (padded_to_longest_of_all, "longest of all"),
@@ -672,7 +749,11 @@ EXERCISES = {
         ],
     ),
     "calibration_gap": (
-        [calibration, lambda *given: torch.tensor(calibration(*given))],
+        [
+            calibration,
+            lambda *given: torch.tensor(calibration(*given)),
+            lambda *given: round(float(calibration(*given)), 4),
+        ],
         [
             (lambda *given: -calibration(*given), "positive gap"),
             (lambda *given: abs(calibration(*given)), "negative one"),
@@ -682,7 +763,11 @@ EXERCISES = {
             (gap_with(lambda logits: logits.softmax(-1)[:, 1]), "class 1's"),
             (lambda logits, labels: (logits.argmax(-1) == labels).mean(), "expected"),
             (lambda *given: np.abs(surest(given[0]) - (given[0].argmax(-1) == given[1])).mean(), "row by row"),
-            (evaluation.expected_calibration_error, "with its bins"),
+            (
+                lambda *given: evaluation.expected_calibration_error(*given),
+                "the calibration error, a distance averaged over the rows",
+            ),
+            (of_the_label, "of the class that leads, right or wrong; that is the label's"),
         ],
     ),
     "distillation_loss": (
@@ -701,7 +786,15 @@ EXERCISES = {
             (loss(turned=True), "the teacher is the target"),
             (loss(reduction="mean"), "batchmean"),
             (loss(hard="mean"), "counts for the whole batch"),
-            (nan_without_labels, "NaN"),
+            (nan_without_labels, "in a batch without any label it is NaN"),
+            (logarithms_as_target, "kl_div wants probabilities for its target, unless log_target says otherwise"),
+            (labels_at_temperature, "T is for the teacher's part alone"),
+            (lambda *given: loss()(*given[:2], given[2].clamp(min=0), *given[3:]), "as if it were of class 0"),
+            (
+                lambda *given: loss(hard="mean")(*given[:2], given[2].clamp(min=0), *given[3:]),
+                "as if it were of class 0",
+            ),
+            (distillation.distillation_loss, "that is the package's: write your own"),
             (unweighted_without_labels, "keeps the factor 1 - alpha"),
             (unweighted_rows, "a row without a label keeps the factor 1 - alpha"),
             (functools.partial(unweighted_rows, squared=False), "T^2 is missing"),
@@ -715,6 +808,7 @@ EXERCISES = {
             lambda *given: column()(*given).tolist(),
             column(finish=lambda logits: logits.log_softmax(-1)),
             lambda *given: list(column()(*given)),
+            lambda *given: list(column()(*given).split(1)),
             lambda *given: iter(column()(*given)),
         ],
         [
@@ -724,6 +818,10 @@ EXERCISES = {
             (column(finish=lambda logits: logits.softmax(-1)), "probabilities"),
             (column(finish=lambda logits: logits.argmax(-1)), "the shape (70,)"),
             (column(order=-1), "in another order"),
+            (column(longest=16), "the short texts are right, and the long ones are not"),
+            (lambda *given: list(column()(*given).split(32)), "that is a list of batches"),
+            (lambda *given: [column()(*given)], "that is a list of batches"),
+            (logits_of, "that is the package's: write your own"),
             (lambda model, tokenizer, texts: model(**tokenizer(texts, padding=True, return_tensors="pt")), ".logits"),
             (
                 lambda model, tokenizer, texts: model(tokenizer(texts, padding=True, return_tensors="pt")),
@@ -739,13 +837,18 @@ EXERCISES = {
             temperature_of(),
             lambda *given: round(temperature_of()(*given), 2),
             lambda *given: np.array([temperature_of()(*given)]),
+            temperature_by_steps(1.0),
+            temperature_by_steps(2.0),
         ],
         [
             (least(lambda shares, labels: ((shares - np.eye(2)[labels]) ** 2).mean()), "mean cross-entropy"),
             (least(lambda shares, labels: abs(gap(shares.max(1), shares.argmax(1) == labels))), "mean cross-entropy"),
             (temperature_of(-1), "T divides"),
             (lambda *given: 1.0, "T = 1 changes nothing"),
-            (lambda *given: max(1.0, temperature_of()(*given)), "your search ends at 1"),
+            (lambda *given: max(1.0, temperature_of()(*given)), "your search ends at 1;"),
+            (lambda *given: max(1.1, temperature_of()(*given)), "your search ends at 1.1;"),
+            (lambda *given: 2.0, "got 2.00: the least mean cross-entropy decides\n"),
+            (lambda logits, labels: temperature_of()(shares_of(logits), labels), "no softmax before it"),
             (temperature_of(2), "least mean cross-entropy"),
             (lambda *given: optimize.minimize_scalar(lambda t: (t - 1) ** 2), "take its .x"),
         ],
@@ -818,7 +921,11 @@ EXERCISES = {
             (0.15 * (2 / 0.01) ** 2, "not 2"),
             (None, "that is None"),
             (1000, "too small"),
-            (2400, "2.4 times the rows"),
+            (2400, "if those are 2.4 times the 1,000 rows"),
+            (0.25 * (1.96 / 0.02) ** 2, "if those are 2.4 times the 1,000 rows"),
+            (0.25 * (1.96 / 0.01) ** 2, "the variance is 0.15 here, not 0.25"),
+            (0.15 * (1.645 / 0.01) ** 2, "1.645 holds 90 cases of 100"),
+            (4050, "1.645 holds 90 cases of 100"),
             (0.15 * (2.58 / 0.01) ** 2, "too large"),
         ],
     ),
@@ -846,6 +953,7 @@ EXERCISES = {
             (SAVED * 2, "too large"),
             (SAVED * 1000, "1,000 milliseconds"),
             (SAVED / 0.2, "in hours"),
+            ("$31.67", "a number is wanted: leave the $ out"),
         ],
     ),
     "cheapest_pair": (
@@ -861,14 +969,25 @@ EXERCISES = {
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.idxmin(), "a row's number"),
             (lambda curve, wanted: None, "return missing"),
             (lambda curve, wanted: curve[curve.accuracy >= wanted].milliseconds.iloc[0], "in no order"),
-            (lambda curve, wanted: curve[curve.accuracy >= wanted].sort_values("accuracy").iloc[0, 1], "expected 3.5"),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].sort_values("accuracy").iloc[0, 1], "nearest"),
+            (lambda curve, wanted: curve.milliseconds[(curve.accuracy - wanted).abs().idxmin()], "nearest"),
+            *((of_the_cheapest(column), "another column") for column in ("accuracy", "threshold", "dollars")),
+            (lambda curve, wanted: curve[curve.accuracy >= wanted].accuracy.min(), "another column"),
             (lambda curve, wanted: curve[curve.accuracy > wanted].milliseconds.min(), "exactly the wanted accuracy"),
             (lambda curve, wanted: int(curve[curve.accuracy >= wanted].milliseconds.min()), "expected 3.5000, got 3"),
         ],
     ),
     "spot_cost": (
         [0.74, 0.738],
-        [(0.74 * 1.5, "waiting for a machine is not billed"), (0.37, "30 minutes"), (74, "cents"), (7, "too large")],
+        [
+            (0.74 * 1.5, "waiting for a machine is not billed"),
+            (0.74 * 62 / 60, "the two minutes in which a stopped job may end are not counted here"),
+            (0.77, "the two minutes in which a stopped job may end are not counted here"),
+            (0.37, "all minutes count, at full price: nobody promises a spot discount"),
+            (0.74 * 0.3, "nobody promises a spot discount"),
+            (74, "cents"),
+            (7, "too large"),
+        ],
     ),
     "still_billed": (
         [{"b", "d"}, ["d", "b"], "bd", ("b", "d"), {"B", "D"}, "b and d", np.array(["b", "d"])],
@@ -893,7 +1012,7 @@ EXERCISES = {
             LIVE.replace(" --", "\n--").splitlines(),
             LIVE.replace("--teacher", "--teacher_id"),
             "python -m kdhelpers distill "
-            + LIVE.replace(" --temp", " \\\n  --temp").replace("train.csv", "./train.csv"),
+            + LIVE.replace(" --temp", " \\\n  --temp").replace("reviews.csv", "./reviews.csv"),
         ],
         [
             (LIVE.replace(" --live-teacher", ""), "cache"),
@@ -904,7 +1023,7 @@ EXERCISES = {
             (LIVE.replace("--teacher textattack/bert-base-uncased-SST-2", ""), "teacher would be"),
             (LIVE.replace("-SST-2", ""), "not textattack/bert-base-uncased-SST-2"),
             (LIVE + " --alpha 0.5", "alpha would be 0.5"),
-            (LIVE.replace("train.csv", "test.csv"), "train would be test.csv"),
+            (LIVE.replace("reviews.csv", "train.csv"), "train would be train.csv"),
             (LIVE.replace("temperature", "temparature"), "did you mean --temperature?"),
         ],
     ),
