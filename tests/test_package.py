@@ -27,7 +27,7 @@ ALONE = (
 SCRIPTS = (*ALONE, "sagemaker/container.py")  # started by themselves, where there is no `python -m kdhelpers`
 LINES = {
     "whole": 12896,
-    "the run": 5290,
+    "the run": 5291,
 }  # raised for a new capability only; the aim for what 0.4 did was 4,900 and 1,900
 LONGEST, MOST = 40, 6
 
