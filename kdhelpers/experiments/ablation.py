@@ -50,11 +50,7 @@ class Variant:
 
 
 SIZES = {"TF-IDF": None, "static": 0, "2 layers": 2, "3 layers": 3, "6 layers": 6}
-SAME_AS: dict[str, str | None] = {
-    "3 layers, labels": "labels only",
-    "6 layers, labels": "teacher",
-    "6 layers, MiniLM": None,
-}  # None: left out
+SAME_AS = {"3 layers, labels": "labels only", "6 layers, labels": "teacher"}  # recorded under another name
 MPNET = RECIPES["movie-snippets-base"] | {"student": None}  # cut from that teacher
 AIMED: dict[str, Any] = {"start": "backbone", "recipe": "movie-snippets-base", "teacher": "MPNet teacher of aims"}
 TAUGHT_BY = {"labels": "movie-snippets", "MiniLM": "movie-snippets", "MPNet": "movie-snippets-base"}

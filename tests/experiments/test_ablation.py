@@ -61,7 +61,7 @@ def test_a_size_is_trained_from_the_backbone_whoever_teaches_it(kit, trainings):
     settings = [one["settings"] for one in trainings]
     assert [one.learning_rate for one in settings[:2]] == [1e-3, kit.settings.learning_rate], "static, 2 layers"
     assert [one.train_embeddings for one in settings[:2]] == [True, False]
-    assert [len(one["rows"]) for one in trainings] == 2 * [40] + 7 * [64], "labels only, then every text"
+    assert [len(one["rows"]) for one in trainings] == 2 * [40] + 8 * [64], "labels only, then every text"
     assert {one["model"].config.num_hidden_layers for one in trainings} == {0, 1}
 
 

@@ -57,6 +57,7 @@ SMALL_PAIRS = (
     ("3 layers, MPNet", "3 layers, MiniLM"),
     ("3 layers, MPNet", "TF-IDF, MPNet"),
     ("6 layers, MPNet", "3 layers, MPNet"),
+    ("6 layers, MPNet", "6 layers, MiniLM"),
     ("TF-IDF, MPNet, altered copies", "TF-IDF, MPNet"),
     ("3 layers, MPNet, altered copies", "3 layers, MPNet"),
     ("3 layers, MPNet, altered copies", "3 layers, MPNet, 8 epochs"),
