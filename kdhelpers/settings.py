@@ -475,6 +475,6 @@ def _defaults_for(given: Mapping[str, object]) -> dict[str, typing.Any]:
 
 
 def _is_another_control(name: str, given: Mapping[str, object]) -> bool:
-    """Whether the options make another control of it than the one that the recipe's settings were chosen for."""
+    """Whether the options make another control than the one that the recipe has settings for."""
     named = {"teacher"} if "student" in RECIPES[name] else set()  # the network is the student's, whoever teaches it
     return any(given[option] != RECIPES[name].get(option) for option in _CHOSEN_FOR & set(given) - named)

@@ -172,6 +172,7 @@ def rows_for(variant: Variant, kit: Prepared) -> Dataset:
 
 def begin(variant: Variant, kit: Prepared) -> tuple[Prepared, PreTrainedModel, dict]:
     """What `train_student` takes: the kit with the variant's settings, the untrained student, rows and the rest."""
+    kit = with_assistant(kit, variant)
     alpha = kit.settings.alpha if variant.soft else 1.0
     if variant.soft and variant.labels == "all":
         alpha = 0.5  # with every label known both voices are heard
@@ -198,7 +199,6 @@ def student(kit: Prepared, variant: Variant, seed: int | None = None) -> PreTrai
     """
     if seed is not None:
         kit = dataclasses.replace(kit, settings=dataclasses.replace(kit.settings, seed=seed))
-    kit = with_assistant(kit, variant)
     run, model, how = begin(variant, kit)
     distillation.print_settings(variant.name, run.settings, how["steps"], len(how["rows"]))
     tables = [table for table in (how["rows"], kit.splits.get("validation")) if table is not None]
@@ -291,7 +291,7 @@ def run_variant(variant: Variant, kit: Prepared) -> dict:
     """Train one student as the variant says; returns its row for the CSV file."""
     if variant.layers is None:
         return baseline_row(variant, kit)
-    run, model, how = begin(variant, with_assistant(kit, variant))
+    run, model, how = begin(variant, kit)
     fit = train(variant, run, model, how)
     group = group_of(variant)
     took = {"steps": how["steps"], "seconds": round(fit.seconds, 1)}

@@ -268,8 +268,9 @@ def container_hyperparameters(plan: JobPlan) -> dict[str, str]:
         elif name in MODELS:
             text[name] = f"{INPUTS}/{name}"
     # there a model has another name, which would put the recipe's word aside
-    kept = ["student_layers"] * ("student" in inputs)
-    kept += ["control_learning_rate", "control_dropout"] * bool({*MODELS} & {*inputs})
+    kept = ["student_layers"] if "student" in inputs else []
+    if {*MODELS} & {*inputs}:
+        kept += ["control_learning_rate", "control_dropout"]
     text |= {name: str(value) for name in kept if (value := getattr(settings, name)) is not None}
     if settings.ensemble:
         text.pop("ensemble", None)
