@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ NOT_COMPUTED_BY = ("overwrite", "resume", "output", "checkpoints")  # options th
 def cache_home() -> Path:
     """Where downloads, teachers and their logits are kept: $KD_HOME, by default ~/.cache/kdhelpers."""
     return Path(os.environ.get("KD_HOME") or Path.home() / ".cache" / "kdhelpers").expanduser()
+
+
+@functools.cache
+def scratch() -> tempfile.TemporaryDirectory:
+    """A folder for what this process need not hold in memory; it is gone when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="kdhelpers-", ignore_cleanup_errors=True)
 
 
 def fingerprint(*parts: object) -> str:

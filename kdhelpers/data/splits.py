@@ -1,5 +1,6 @@
 """One path from a run's settings to its rows, whatever their source; then leaks, subsamples and tokens."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -7,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
 from sklearn.model_selection import train_test_split
 from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +21,7 @@ from kdhelpers.data.snippets import movie_ratings, movie_snippets
 from kdhelpers.data.task import Task, has_label
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
+from kdhelpers.storage import scratch
 
 # by the name that --dataset-id takes
 DATA_SETS: dict[str, Callable[[], Rows]] = {
@@ -52,7 +54,15 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None, task:
     if len(np.unique(labels[has_label(labels)], axis=0)) < 2 and not learnt_from_teacher:
         what = "classes" if rows.task is Task.ONE else "different labels"
         raise UserError(f"fewer than two {what} are among the labelled training rows: there is nothing to learn")
-    return with_altered_copies(rows if settings.rows is None else thin_out(rows, settings.rows), settings.augment)
+    rows = with_altered_copies(rows if settings.rows is None else thin_out(rows, settings.rows), settings.augment)
+    return _on_disk(rows)
+
+
+def _on_disk(rows: Rows) -> Rows:
+    """The rows in files that are mapped, where datasets then keeps their tokens too: memory does not grow with them."""
+    folder = tempfile.mkdtemp(dir=scratch().name)
+    rows.splits.save_to_disk(folder)
+    return replace(rows, splits=load_from_disk(folder))
 
 
 def _carved(rows: Rows) -> Rows:

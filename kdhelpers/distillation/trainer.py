@@ -123,7 +123,8 @@ class DistillationTrainer(Trainer):
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return ShuffledLengthSampler(sampler.batch_size, lengths=sampler.lengths, seed=seed)
+            # as a list: a column of datasets reads the table anew for each row
+            return ShuffledLengthSampler(sampler.batch_size, lengths=sampler.lengths[:], seed=seed)
         return sampler
 
     def compute_loss(

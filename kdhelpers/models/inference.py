@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
@@ -25,29 +26,30 @@ def predict_logits(
 ) -> np.ndarray:
     """The model's logits for tokenised rows: float32 [rows, classes], in the rows' own order.
 
-    Rows are read shortest first, so that a batch holds rows of like length and little padding. (Trainer's own
-    `predict` returns them in that shuffled order when batches are grouped by length, hence this function.)
+    Rows are read longest first, so that a batch holds rows of like length and little padding, and fits into the memory
+    of the one before. (Trainer's own `predict` returns them in that shuffled order when batches are grouped by length,
+    hence this function.)
     The model is left in the mode it came in. It computes in fp32, or with a `machine` in its precision.
     `progress` names the bar; None shows none. Raises UserError where a logit is NaN or infinite.
     """
     accepted = set(inspect.signature(model.forward).parameters) - {"labels"}
     columns = [name for name in rows.column_names if name in accepted]
-    order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable")
+    tokens = rows.select_columns("input_ids").with_format("arrow")[:]["input_ids"]
+    order = np.argsort(pc.list_value_length(tokens).to_numpy(), kind="stable")
     table = rows.select_columns(columns).select(order)
     was_training, device = model.training, model.device
-    parts = []
+    logits = np.empty((len(table), model.config.num_labels), dtype=np.float32)
     model.eval()
     watched = runtime.progress_bar(len(table), progress) if progress else nullcontext()
     autocast = machine.autocast() if machine else nullcontext()
     with torch.inference_mode(), first_token_only(model), autocast, watched as bar:
-        for start in range(0, len(table), batch_size):
+        for start in reversed(range(0, len(table), batch_size)):
             batch = tokenizer.pad(table[start : start + batch_size], return_tensors="pt").to(device)
-            parts.append(model(**batch).logits.float().cpu().numpy())
+            here = order[start : start + batch_size]
+            logits[here] = model(**batch).logits.float().cpu().numpy()
             if bar is not None:
-                bar.update(len(parts[-1]))
+                bar.update(len(here))
     model.train(was_training)
-    logits = np.empty((len(table), model.config.num_labels), dtype=np.float32)
-    logits[order] = np.concatenate(parts)
     broken = len(logits) - int(np.isfinite(logits).all(axis=1).sum())
     if broken:
         who = f"{type(model).__name__} {model.name_or_path}".strip()

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -16,6 +17,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import set_seed
 
 from kdhelpers import models, quiet, runtime, storage
@@ -64,11 +66,11 @@ def ways() -> list[Switches]:
 
 def train(way: Switches, kit: Prepared, rows: int, options: argparse.Namespace) -> dict:
     """Train one student; seconds (with the teacher's logits, made anew) and test accuracy."""
+    table, teacher, seconds = kit.splits["train"].select(range(rows)), kit.teacher, 0.0
+    table = table.remove_columns("teacher_logits")
     machine = runtime.this_machine(way.precision)
     settings = dataclasses.replace(kit.settings, epochs=options.epochs, batch_size=options.batch_size)
     settings = dataclasses.replace(settings, train_embeddings=not way.frozen_embeddings, seed=options.seed)
-    table, teacher, seconds = kit.splits["train"].select(range(rows)), kit.teacher, 0.0
-    table = table.remove_columns("teacher_logits")
     teacher.set_attn_implementation(way.attention)
     if not way.live_teacher:
         with tempfile.TemporaryDirectory() as cache:
@@ -81,31 +83,36 @@ def train(way: Switches, kit: Prepared, rows: int, options: argparse.Namespace) 
     how = {"save_strategy": "no"} | length_grouping(way.by_length)
     live = teacher if way.live_teacher else None
     set_seed(options.seed)
-    training = Training(way.name, table, kit.tokenizer, settings, machine, teacher=live, options=how)
-    result = fit(student, training)
-    right = kit.logits(result.model, "test").argmax(-1) == kit.labels("test")
+    result = fit(student, Training(way.name, table, kit.tokenizer, settings, machine, teacher=live, options=how))
     return {
         "way": way.name,
         "seconds": round(seconds + result.seconds, 2),
         "teacher_logits_seconds": round(seconds, 2),
-        "test_accuracy": float(np.mean(right)),
+        "model": result.model,
     }
 
 
 def benchmark(options: argparse.Namespace) -> dict:
-    """All ways, `rounds` times. The fastest round counts: whatever else the machine does can only slow a way down."""
+    """All ways, `rounds` times. The fastest round counts: whatever else the machine does can only slow a way down.
+
+    A round before them is not timed: it counts operations, which are the same on every processor.
+    """
     kit = prepare(recipe("movie-snippets"))
     rows = min(options.rows, len(kit.splits["train"]))
-    fastest: dict[str, dict] = {}
-    for number in range(options.rounds):
+    found: dict[str, dict] = {}
+    for number in range(options.rounds + 1):
         for way in ways():
-            with mock.patch.dict(FIRST_TOKEN, clear=not way.first_token):
+            counter = nullcontext() if number else FlopCounterMode(display=False)
+            with mock.patch.dict(FIRST_TOKEN, clear=not way.first_token), counter:
                 result = train(way, kit, rows, options)
-            log.info("round %d of %d, %s: %.0f s", number + 1, options.rounds, way.name, result["seconds"])
-            if way.name not in fastest or result["seconds"] < fastest[way.name]["seconds"]:
-                fastest[way.name] = result
+            log.info("round %d of %d, %s: %.0f s", number, options.rounds, way.name, result["seconds"])
+            right = kit.logits(result.pop("model"), "test").argmax(-1) == kit.labels("test")
+            if not number:
+                found[way.name] = {"operations": counter.get_total_flops(), "seconds": np.inf}
+            if number and result["seconds"] < found[way.name]["seconds"]:
+                found[way.name] |= result | {"test_accuracy": float(np.mean(right))}
     facts = {"rows": rows, "epochs": options.epochs, "batch_size": options.batch_size, "rounds": options.rounds}
-    return facts | {"threads": torch.get_num_threads(), "ways": list(fastest.values())}
+    return facts | {"threads": torch.get_num_threads(), "ways": list(found.values())}
 
 
 def lines(result: dict) -> list[str]:
@@ -115,6 +122,8 @@ def lines(result: dict) -> list[str]:
         {
             "seconds": [f"{way['seconds']:.1f}" for way in result["ways"]],
             "for logits": [f"{way['teacher_logits_seconds']:.1f}" for way in result["ways"]],
+            "TFLOP": [f"{way['operations'] / 1e12:.2f}" for way in result["ways"]],
+            "of the first": [f"1/{result['ways'][0]['operations'] / way['operations']:.1f}" for way in result["ways"]],
             "speed": [f"{first / way['seconds']:.1f}x" for way in result["ways"]],
             "accuracy": [f"{100 * way['test_accuracy']:.1f} %" for way in result["ways"]],
         },

@@ -28,6 +28,10 @@ MEASURED = {
     "small": (PYTHON + "kdhelpers benchmark runs/small --threads 1", r" +kind "),
     "small_two_threads": (PYTHON + "kdhelpers benchmark runs/small --threads 2", r" +kind "),
     "back_ends": (PYTHON + "kdhelpers benchmark runs/small --threads 1 --openvino movie-snippets", r" +kind "),
+    "back_ends_two_threads": (
+        PYTHON + "kdhelpers benchmark runs/small --threads 2 --openvino movie-snippets",
+        r" +kind ",
+    ),
     "large": ("make large", r" +kind "),
     "page": (PYTHON + "kdhelpers export runs/movie-snippets --format web --output page --overwrite", "page: "),
     "static_page": (
@@ -35,6 +39,10 @@ MEASURED = {
         "page/index.html: ",
     ),
     "browser": (PYTHON + "pytest -q -s tests/tools/browser/check_page.py", "A transformer's page: "),
+    "scale": (
+        PYTHON + "tests.tools.scale --teacher runs/one-layer/student --figure images/scale.png",
+        "teacher runs/one-layer",
+    ),
     "ratings": (PYTHON + "kdhelpers distill --recipe movie-ratings --overwrite", "Scores on"),
 }
 
