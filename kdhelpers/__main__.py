@@ -4,6 +4,7 @@ import difflib
 import errno
 import importlib
 import os
+import signal
 import sys
 
 from kdhelpers import quiet
@@ -100,7 +101,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def console_script() -> None:
-    """Entry point of the `kdhelpers` command."""
+    """Entry point of the `kdhelpers` command. SIGTERM ends it as Ctrl-C does: temporary files go."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
 
 

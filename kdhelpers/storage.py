@@ -30,8 +30,14 @@ def cache_home() -> Path:
 
 @functools.cache
 def scratch() -> tempfile.TemporaryDirectory:
-    """A folder for what this process need not hold in memory; it is gone when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="kdhelpers-", ignore_cleanup_errors=True)
+    """A folder for what this process need not hold in memory; it is gone when the process ends. Raises UserError."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="kdhelpers-", ignore_cleanup_errors=True)
+    except FileNotFoundError as error:
+        raise UserError("no folder for temporary files can be written to: name one in TMPDIR") from error
+    if "::" in folder.name:  # which datasets would read as one address inside another
+        raise UserError(f"temporary files cannot be kept in {folder.name}: name a folder without :: in TMPDIR")
+    return folder
 
 
 def fingerprint(*parts: object) -> str:
@@ -102,7 +108,9 @@ def write_folder(folder: Path, save: Callable[[str], object]) -> None:
 
 
 def incomplete(output: Path) -> Path:
-    """The folder that a run works in until it is done."""
+    """The folder that a run works in until it is done. Raises UserError for an output that has no name of its own."""
+    if output.name in ("", ".."):
+        raise UserError(f"--output {output} is no new folder: give it a name, e.g. --output {output / 'run'}")
     return output.with_name(output.name + ".incomplete")
 
 

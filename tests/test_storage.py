@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,40 @@ def test_the_log_file_has_what_was_said_meanwhile_and_no_more(tmp_path):
     text = (tmp_path / "run.log").read_text(encoding="utf-8")
     assert "inside" in text
     assert "outside" not in text
+
+
+@pytest.mark.parametrize("output", [".", "./", "..", "/"])
+def test_an_output_without_a_name_of_its_own_is_refused(output):
+    with pytest.raises(UserError, match="give it a name"):
+        storage.incomplete(Path(output))
+
+
+def test_a_scratch_folder_is_there_or_it_is_said_why(tmp_path, monkeypatch):
+    storage.scratch.cache_clear()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a::b"))
+    (tmp_path / "a::b").mkdir()
+    with pytest.raises(UserError, match="without ::"):
+        storage.scratch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="TMPDIR"):
+        storage.scratch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert Path(storage.scratch().name).parent == tmp_path
+    storage.scratch.cache_clear()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_what_a_process_keeps_aside_is_gone_after_sigterm(tmp_path):
+    code = (
+        "import os, runpy, signal, sys\n"
+        "from kdhelpers import __main__ as command, storage\n"
+        "def main():\n"
+        "    print(storage.scratch().name, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    signal.pause()\n"
+        "command.main = main\n"
+        "command.console_script()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 143, done.stderr
+    assert not Path(done.stdout.strip()).exists()

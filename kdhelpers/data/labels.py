@@ -1,5 +1,6 @@
 """Labels as they were read, made into what a model learns from: class ids, rows of 0 and 1, or numbers."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ from kdhelpers.data.task import Task
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
 
+LIKE_NOTHING = ("null", "none", "n/a", "na", "#n/a")  # what other programs write where a value is missing
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 Code = Callable[[Any], Any]  # a label as it was read to what a model learns from; None where training does not know it
 
 
@@ -26,6 +29,8 @@ def task_of_labels(settings: RunSettings, labels: list, declared: list[str], tea
         return Task.SEVERAL
     if not labels:
         return teacher or Task.ONE
+    if not declared and all(DECIMAL_COMMA.fullmatch(label) for label in labels):
+        raise UserError(f"the labels are numbers with a comma, {labels[0]!r}: write a point, or name the task, --task")
     numbers = not declared and all(NUMBER.fullmatch(label) for label in labels)
     return Task.NUMBER if numbers and any("." in label for label in labels) else Task.ONE
 
@@ -58,7 +63,9 @@ def coded(rows: Rows, settings: RunSettings, teacher: list[str], task: Task | No
         row_ids = [f"{split}-{index}" for index in range(len(part))]
         texts = {name: part[name][:] for name in columns_of(part)}
         splits[split] = Dataset.from_dict({"id": row_ids, **texts, "label": codes})
-    return replace(rows, splits=splits, label_names=names, task=task)
+    doubtful = [name for name in names if normal_label(name) in LIKE_NOTHING]
+    notes = [f"{name!r} is taken for a class: where a label is missing, leave its field empty" for name in doubtful]
+    return replace(rows, splits=splits, label_names=names, task=task, notes=[*rows.notes, *notes])
 
 
 def _require_known(part: Dataset, codes: list, task: Task, names: list[str]) -> None:

@@ -168,6 +168,8 @@ def shown_labels(value: Any, separator: str | None = None) -> str | list[str] | 
     """
     if separator and isinstance(value, str) and shown_label(value) is not None:
         value = value.split(separator)
+    elif isinstance(value, str) and re.fullmatch(r"\[.*,.*\]", value.strip()):
+        raise UserError(f"the label {quoted(value)} is a list in one text: write a|b and give --label-separator '|'")
     if isinstance(value, list | tuple | np.ndarray):
         return [shown for shown in map(shown_label, value) if shown is not None]
     return shown_label(value)

@@ -49,7 +49,8 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None, task:
         rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
         rows = coded(rows, settings, label_names or [], task)
     rows = check_leakage(_carved(with_more_text(rows, settings)), settings.drop_leaks)
-    learnt_from_teacher = label_names and settings.alpha == 0  # then no label is needed, and there is no control
+    # then no label is needed, and there is no control
+    learnt_from_teacher = (label_names or task is Task.NUMBER) and settings.alpha == 0
     labels = np.array(rows.splits["train"]["label"][:])
     if len(np.unique(labels[has_label(labels)], axis=0)) < 2 and not learnt_from_teacher:
         what = "classes" if rows.task is Task.ONE else "different labels"
@@ -96,10 +97,12 @@ def _carved(rows: Rows) -> Rows:
 def thin_out(rows: Rows, train_rows: int) -> Rows:
     """About `train_rows` training rows and the same share of every other split, taken at even distances.
 
-    Even distances keep the share of labels, which stand at the front of the default recipe's training rows.
+    Each label keeps its share, and so do rows without one: distances are counted among the rows of a label, whose order
+    may be in step with the distance.
     """
     step = max(1, len(rows.splits["train"]) // train_rows)
-    splits = DatasetDict({name: part.shard(step, 0, contiguous=False) for name, part in rows.splits.items()})
+    chosen = {name: np.argsort(list(map(str, part["label"][:])), kind="stable") for name, part in rows.splits.items()}
+    splits = DatasetDict({name: part.select(sorted(chosen[name][::step])) for name, part in rows.splits.items()})
     note = f"a subsample: {len(splits['train']):,} of {len(rows.splits['train']):,} training rows"
     return replace(rows, splits=splits, notes=[*rows.notes, note])
 
@@ -130,6 +133,19 @@ def check_leakage(rows: Rows, drop: bool) -> Rows:
     if not all(map(len, splits.values())):
         raise UserError(f"{'; '.join(found)}: without them, nothing is left to train or to choose on")
     return replace(rows, splits=splits, notes=rows.notes + [f"{said}: they were left out" for said in found])
+
+
+def lost_in_reading(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What is to be said of tokenised rows that a model does not read whole: texts that are cut, unknown tokens."""
+    longest, found = tokenizer.model_max_length, []
+    cut = int((np.array(rows["length"][:]) >= longest).sum())
+    if cut:
+        found.append(f"{cut:,} of {len(rows):,} training texts fill the longest input, {longest} tokens, or are cut")
+    tokens = rows.select_columns("input_ids").with_format("arrow")[:]["input_ids"].combine_chunks().flatten()
+    unknown = float((tokens.to_numpy() == tokenizer.unk_token_id).mean()) if tokenizer.unk_token_id is not None else 0.0
+    if unknown > 0.1:
+        found.append(f"{unknown:.0%} of the tokens are unknown to the tokenizer: is it one for this language?")
+    return found
 
 
 def padding_share(lengths: list[int], batch_size: int) -> float:

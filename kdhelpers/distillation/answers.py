@@ -43,14 +43,18 @@ class Answers:
 def as_logits(answers: np.ndarray, where: Callable[[int], str], task: Task = Task.ONE) -> np.ndarray:
     """Probabilities, log-probabilities or logits [rows, classes] as float32 logits; `where(row)` names a row.
 
-    Of several labels probabilities need not sum to 1, and values of which one lies outside [0, 1] are logits; numbers
-    [rows, 1] stay what they are. Raises UserError for a value that is no number, for rows of probabilities that do not
-    sum to 1 among others that do, and for percentages, counts and scores of single classes, none of the three.
+    Of several labels probabilities need not sum to 1, values of which one lies outside [0, 1] are logits, and
+    log-probabilities are not read; numbers [rows, 1] stay what they are. Raises UserError for a value that is no
+    number, for rows of probabilities that do not sum to 1 among others that do, and for percentages, counts and scores
+    of single classes, none of the three.
     """
     answers = np.asarray(answers, dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
     if len(bad):
         raise UserError(f"{where(bad[0])} holds NaN or an infinite value: every class needs a number")
+    if task is Task.SEVERAL and len(answers) >= 20 and (answers.max() <= 0 or answers.min() >= 0 and answers.max() > 1):
+        what = "no label would ever apply" if answers.max() <= 0 else "every label would always apply"
+        raise UserError(f"{where(0)} and the others are no logits, by which {what}: give probabilities")
     if task is Task.NUMBER or task is Task.SEVERAL and not ((answers >= 0) & (answers <= 1)).all():
         return answers.astype(np.float32)
     if task is Task.SEVERAL:
@@ -104,6 +108,7 @@ def answers_from_file(
         for key in keys:
             found = _found(places[key], rows, key, path)
             if found is not None:
+                _require_same_texts([records[row] for row in found], rows, texts)
                 return logits[found][:, order]
         return None
 
@@ -120,6 +125,16 @@ def _found(places: dict, rows: Dataset, key: tuple[str, ...], path: str) -> list
         missing = f"{len(found) - len(known):,} of {len(found):,} rows have no answer in {path} by {by}"
         raise UserError(f"{missing}, the first is {data.quoted(first['text'])}")
     return known or None
+
+
+def _require_same_texts(answers: list[tuple[str, dict]], rows: Dataset, columns: tuple[str, ...]) -> None:
+    """Raise UserError where an answer that was joined by id has the text of another row beside it."""
+    for (place, record), text, row_id in zip(answers, data.texts_of(rows), rows["id"][:], strict=True):
+        ours = text if isinstance(text, tuple) else (text,)
+        beside = zip(columns, ours, strict=False)
+        if any(data.fold(str(record.get(name) or one)) != data.fold(one) for name, one in beside):
+            why = f"has the id {row_id!r} and another text than that row, {data.quoted(text)}"
+            raise UserError(f"{place} {why}: are the ids those of these rows? Without them texts are joined")
 
 
 def _number(place: str, record: dict, column: str) -> float:

@@ -62,7 +62,7 @@ def inputs(settings: RunSettings, teacher: Answers | None = None) -> dict[str, s
     for name, model_id in {**settings.teachers, "student": settings.student}.items():
         folder = Path(model_id or os.devnull).expanduser()
         digest = hashlib.sha256()
-        for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        for path in sorted(path for path in folder.glob("*") if path.is_file()):
             digest.update(path.read_bytes())
         found[name] = digest.hexdigest()
     return found

@@ -184,6 +184,8 @@ def look(settings: RunSettings, teacher: Answers | None = None, most: int | None
         as_it_came = Fit(loaded.model.eval().to(machine.device), 0.0, None, settings.teacher)
         read = _tokens(settings, rows, loaded.model)
         prepared = Prepared(settings, machine, rows, *read, as_it_came, loaded.has_head)
+    for said in data.lost_in_reading(prepared.splits["train"], prepared.tokenizer):
+        log.info("%s", said)
     check_students(prepared)
     return _answered(prepared, teacher) if teacher and most and settings.teacher_answers else prepared
 
@@ -192,8 +194,7 @@ def _fewer(rows: data.Rows, most: int | None) -> data.Rows:
     """The rows with about `most` training rows, taken at even distances; what they are measured on stays whole."""
     if most is None:
         return rows
-    train = rows.splits["train"]
-    train = train.shard(max(1, len(train) // most), 0, contiguous=False)
+    train = data.thin_out(rows, most).splits["train"]
     return dataclasses.replace(rows, splits=DatasetDict(rows.splits | {"train": train}))
 
 

@@ -1,5 +1,6 @@
 """What a run leaves to read: predictions.csv, the student's model card, the figure, the table on the screen."""
 
+import csv
 import logging
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +38,8 @@ def write_predictions(
         columns["probability"] = shares.max(-1)
     elif task is Task.SEVERAL:
         columns |= {f"probability of {name}": shares[:, index] for index, name in enumerate(label_names)}
-    write_file(path, pd.DataFrame(columns).to_csv(index=False).encode())
+    # every text in quotes: Python's csv leaves a lone carriage return without, and it would end the row
+    write_file(path, pd.DataFrame(columns).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode())
 
 
 def _shown(said: np.ndarray, names: list[str], task: Task) -> np.ndarray:

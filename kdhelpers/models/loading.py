@@ -112,6 +112,7 @@ def load_tokenizer(model_id: str) -> Any:
     if wrong:
         raise UserError(f"the tokenizer of {model_id} {wrong}")
     tokenizer.model_max_length = usable_length(tokenizer, config)
+    tokenizer.padding_side = "right"  # encoders count positions from the left: padding there would move every token
     if getattr(config, "type_vocab_size", None) == 1:  # the second text of a pair has no type of its own, as in RoBERTa
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     return tokenizer

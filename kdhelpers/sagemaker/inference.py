@@ -42,15 +42,28 @@ def _pytorch(folder: Path) -> Loaded:
             return model(**{name: batch[name] for name in batch if name in accepted}).logits.float().numpy()
 
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    return labels, logits, TASKS.get(str(model.config.problem_type), "one-label")
+    task = "number" if len(labels) == 1 else TASKS.get(str(model.config.problem_type), "one-label")
+    return labels, _of_its_kind(logits, bool(getattr(model.config, "text_pairs", False))), task
+
+
+def _of_its_kind(logits: Callable[[Texts], np.ndarray], pairs: bool) -> Callable[[Texts], np.ndarray]:
+    """The same, and ValueError for pairs of texts where single ones are wanted, or the other way round."""
+
+    def checked(texts: Texts) -> np.ndarray:
+        if isinstance(texts[0], str) == pairs:
+            raise ValueError(f"this student reads {'pairs of texts' if pairs else 'single texts'}: send such")
+        return logits(texts)
+
+    return checked
 
 
 def _exported(folder: Path) -> Loaded:
     import predict  # the export's own, in the same folder as this file; it needs neither torch nor transformers
 
     session, tokenizer, labels = predict.load(folder)
-    task = predict.card(folder).get("task", "one-label")
-    return labels, lambda texts: predict.logits(texts, session, tokenizer), task
+    card = predict.card(folder)
+    logits = _of_its_kind(lambda texts: predict.logits(texts, session, tokenizer), card.get("pairs", False))
+    return labels, logits, card.get("task", "one-label")
 
 
 def input_fn(body: str | bytes, content_type: str, context: object = None) -> Texts:
@@ -59,7 +72,7 @@ def input_fn(body: str | bytes, content_type: str, context: object = None) -> Te
     For a student of pairs {"inputs": [["a text", "its second"], ...]}, or objects of "text" and "text_pair".
     Raises ValueError for anything else, which the caller gets to read.
     """
-    if content_type.split(";")[0].strip() != "application/json":
+    if (content_type or "").split(";")[0].strip() != "application/json":
         raise ValueError(f"send application/json, not {content_type}")
     try:
         request = json.loads(body)
@@ -73,6 +86,9 @@ def input_fn(body: str | bytes, content_type: str, context: object = None) -> Te
     )
     if not texts or not whole:
         raise ValueError('send {"inputs": ["a text", ...]}, or for pairs {"inputs": [["a text", "its second"], ...]}')
+    json.dumps(texts, ensure_ascii=False).encode()  # half an emoji is a UnicodeEncodeError, which is a ValueError
+    if request.get("parameters"):
+        raise ValueError(f"parameters are not read: leave {', '.join(request['parameters'])} out")
     if len(texts) > LONGEST_BATCH:
         raise ValueError(f"{len(texts)} texts in one request: at most {LONGEST_BATCH}")
     return texts

@@ -8,6 +8,7 @@ import pytest
 from kdhelpers import data
 from kdhelpers.data.rows import class_names
 from kdhelpers.errors import UserError
+from kdhelpers.settings import settings_from
 
 SAME = {
     "1": [1, 1.0, "1", "1.0", "1e0", "+1", " 1 ", "1.", "01", pd.array([1, None])[0], "1.000"],
@@ -82,3 +83,22 @@ def test_classes_are_in_the_teachers_order_or_as_declared_or_sorted(found, decla
 def test_training_labels_that_differ_in_nothing_but_case_are_asked_about():
     with pytest.raises(UserError, match="'GOOD' and 'good'|'good' and 'GOOD'"):
         class_names({"good", "GOOD", "bad"}, [], [])
+
+
+def test_a_word_that_stands_for_nothing_elsewhere_is_a_class_and_this_is_said(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},{('a', 'b', 'NULL')[i % 3]}\n" for i in range(90)))
+    rows = data.load_rows(settings_from({"train": str(path), "teacher": "x"}))
+    assert rows.label_names == ["a", "b", "NULL"]
+    assert any("'NULL' is taken for a class" in note for note in rows.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [(["['a', 'b']", "c"], "a list in one text: write a|b"), (["4,25", "1,5"], "numbers with a comma, '4,25'")],
+)
+def test_labels_that_are_lists_or_numbers_in_disguise_are_refused(tmp_path, labels, words):
+    path = tmp_path / "train.tsv"
+    path.write_text("text\tlabel\n" + "".join(f"text {i}\t{labels[i % 2]}\n" for i in range(40)))
+    with pytest.raises(UserError, match=words):
+        data.load_rows(settings_from({"train": str(path), "teacher": "x"}))

@@ -293,8 +293,8 @@ def test_digests_are_those_of_the_files_that_are_named(tmp_path):
 def test_a_subsample_is_taken_at_even_distances_from_every_split_and_this_is_said():
     rows = data.Rows(splits_of(train=list("abcdefghij"), test=list("klmno")), ["no", "yes"])
     thin = data.thin_out(rows, 4)
-    assert list(thin.splits["train"]["text"]) == list("acegi")
-    assert list(thin.splits["test"]["text"]) == list("kmo")
+    assert list(thin.splits["train"]["text"]) == list("adehi")  # every second of either label
+    assert list(thin.splits["test"]["text"]) == list("kno")
     assert thin.notes == ["a subsample: 5 of 10 training rows"]
 
 
@@ -346,3 +346,25 @@ def test_the_default_data_set_has_a_name_too(monkeypatch):
 def test_what_is_meant_for_other_rows_is_not_passed_over(option):
     with pytest.raises(UserError, match="are for other rows"):
         data.load_rows(settings_from(option))
+
+
+@pytest.mark.parametrize("labels", [[0, 1] * 30, [0, 1, 2] * 20, [0] * 20 + [1] * 20 + [data.UNLABELLED] * 20])
+def test_a_subsample_keeps_each_labels_share_whatever_the_order_of_rows(labels):
+    part = Dataset.from_dict({"text": [str(index) for index in range(60)], "label": labels})
+    for wanted in (30, 20, 15):
+        thin = data.thin_out(data.Rows(DatasetDict(train=part, test=part), ["a", "b", "c"]), wanted)
+        for split in thin.splits.values():
+            counts = [split["label"][:].count(label) / labels.count(label) for label in set(labels)]
+            assert max(counts) - min(counts) <= 1 / min(map(labels.count, set(labels)))
+
+
+def test_what_a_model_does_not_read_is_said():
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = 8
+    rows = Dataset.from_dict({"text": ["good " * 20, "good film", "fine"], "label": [0, 1, 1]})
+    assert data.lost_in_reading(data.tokenise(rows, tokenizer, 8), tokenizer) == [
+        "1 of 3 training texts fill the longest input, 8 tokens, or are cut"
+    ]
+    strange = data.tokenise(Dataset.from_dict({"text": ["Ж Ж Ж", "Ж"], "label": [0, 1]}), tokenizer, 8)
+    assert "of the tokens are unknown" in data.lost_in_reading(strange, tokenizer)[0]
+    assert data.lost_in_reading(data.tokenise(rows.select([1, 2]), tokenizer, 8), tokenizer) == []

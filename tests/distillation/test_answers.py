@@ -438,3 +438,11 @@ def test_a_broken_answer_of_an_endpoint_goes_through_and_is_not_kept():
             ask(asking(endpoint), ["a"], "broken")
         endpoint.reply = lambda message: "0.5"
         assert ask(asking(endpoint), ["a"], "broken").tolist() == [[0.5, 0.5]]
+
+
+def test_ids_that_are_those_of_other_rows_are_refused_where_the_texts_say_so(tmp_path):
+    table = answer_table(id=[7, 8, 9], text=["Fine ", "so so", "poor"])
+    with pytest.raises(UserError, match="line 3 has the id '8' and another text than that row, 'poor'"):
+        answers_from_file(written(tmp_path / "answers.csv", table)).of(ROWS, NAMES)
+    table["text"] = ["Fine ", "POOR", "so  so"]
+    assert answers_from_file(written(tmp_path / "answers.csv", table)).of(ROWS, NAMES).shape == (3, 2)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import stat
 import weakref
 
@@ -464,3 +465,13 @@ def test_a_named_student_of_three_layers_is_cut_to_two_of_its_own(files, teacher
         for ours, origin in pairs:
             for name, weight in origin.state_dict().items():
                 torch.testing.assert_close(ours.state_dict()[name], weight, rtol=0, atol=0, msg=name)
+
+
+def test_a_run_knows_its_models_by_all_their_files(files, teacher, tmp_path):  # noqa: F811
+    """A pickle or a vocabulary that is replaced makes another model: its run is not resumed."""
+    copy = shutil.copytree(teacher, tmp_path / "copy")
+    for name in ("pytorch_model.bin", "vocab.txt", "spm.model"):
+        (copy / name).write_bytes(b"one")
+        before = pipeline.inputs(settings(files, copy, tmp_path / "run"))
+        (copy / name).write_bytes(b"two")
+        assert pipeline.inputs(settings(files, copy, tmp_path / "run")) != before, name

@@ -159,3 +159,25 @@ def test_baselines_of_several_labels_and_of_a_number_learn_what_they_are_taught(
     assert found.shape == (20, 1)
     assert np.corrcoef(found[:, 0], wanted[:, 0] - wanted[:, 1])[0, 1] > 0.95
     assert models.baseline_parameters(number) > 3
+
+
+@pytest.mark.parametrize(("values", "words"), [(np.log(0.3), "no label would"), (70.0, "every label would")])
+def test_log_probabilities_and_percentages_of_several_labels_are_no_logits(tmp_path, values, words):
+    ids = [str(index) for index in range(30)]
+    path = written(tmp_path, id=ids, no=np.full(30, values), yes=np.full(30, values / 2))
+    rows = Dataset.from_dict({"id": ids, "text": ids})
+    with pytest.raises(UserError, match=words):
+        answers_from_file(path, task=None).of(rows, ["no", "yes"], Task.SEVERAL)
+
+
+def test_training_rows_without_a_label_need_no_name_for_a_number(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\n" + "".join(f"text {index},\n" for index in range(20)))
+    for name in ("validation", "test"):
+        lines = [f"{name} {index},{index / 7:.2f}\n" for index in range(20)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(lines))
+    held_out = {name: str(tmp_path / f"{name}.csv") for name in ("validation", "test")}
+    settings = settings_from({"train": str(path), **held_out, "alpha": 0, "teacher": "x"})
+    rows = data.load_rows(settings, None, Task.NUMBER)
+    assert rows.task is Task.NUMBER
+    assert len(rows.splits["test"]) == 20

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdhelpers import evaluation
+from kdhelpers import data, evaluation
 from kdhelpers.evaluation.report import ABOUT
 
 
@@ -168,3 +168,13 @@ def test_predictions_hold_names_and_the_students_probability(tmp_path):
     table = pd.read_csv(tmp_path / "p.csv")
     assert table["teacher"].tolist() == table["label"].tolist() == ["bad", "good"]
     assert table["probability"].tolist() == [0.5, 0.75]
+
+
+def test_a_carriage_return_in_a_text_is_no_new_row_of_the_predictions(tmp_path):
+    from datasets import Dataset
+
+    texts = ["one\rtwo", "three", 'a "b", c\nd']
+    test = Dataset.from_dict({"id": ["1", "2", "3"], "text": texts, "labels": [0, 1, 1]})
+    evaluation.write_predictions(tmp_path / "p.csv", test, {"student": np.eye(3)[:, :2]}, ["bad", "good"])
+    assert pd.read_csv(tmp_path / "p.csv")["text"].tolist() == texts
+    assert [row["text"] for row in data.read_file(str(tmp_path / "p.csv"), "text", "label")] == texts

@@ -442,3 +442,12 @@ def test_gpt2_is_refused_for_want_of_a_padding_token(tmp_path):
     with pytest.raises(UserError) as caught:
         models.load_tokenizer(str(tmp_path))
     assert "pad" in str(caught.value)
+
+
+def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right_here(tmp_path):
+    """Padding on the left would move every token to another position: answers would depend on who shares the batch."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = "left"
+    save_model(tmp_path, tiny_bert(), tokenizer)
+    read = models.load_tokenizer(str(tmp_path))(["good", "a good film"], padding=True)
+    assert [row[-1] for row in read["attention_mask"]] == [0, 1]

@@ -10,6 +10,7 @@ import pytest
 
 from kdhelpers.__main__ import main
 from kdhelpers.sagemaker import endpoints, inference
+from tests.tiny import save_model, tiny_bert, tiny_tokenizer
 
 pytestmark = pytest.mark.slow  # on what a rehearsed job has left
 
@@ -45,11 +46,32 @@ def test_a_request_is_answered_text_by_text(rehearsed):
         ('{"inputs": []}', "application/json", "a text"),
         ('{"text": "a"}', "application/json", "a text"),
         (json.dumps({"inputs": ["a"] * 65}), "application/json", "at most 64"),
+        ('{"inputs": "a", "parameters": {"top_k": null}}', "application/json", "parameters are not read: leave top_k"),
+        ('{"inputs": "\\ud83d"}', "application/json", "surrogates"),
+        ('{"inputs": "a"}', None, "send application/json"),
+        ('{"inputs": ["a", ["b", "c"]]}', "application/json", "a text"),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_told_why(body, kind, words):
     with pytest.raises(ValueError, match=words):
         inference.input_fn(body, kind)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_single_texts_and_pairs_are_not_taken_for_one_another(tmp_path, pairs):
+    model = tiny_bert()
+    model.config.text_pairs = pairs
+    save_model(tmp_path / "student", model, tiny_tokenizer())
+    loaded = inference.model_fn(str(tmp_path))
+    single, pair = ["good film"], [("good film", "bad film")]
+    assert len(inference.predict_fn(pair if pairs else single, loaded)) == 1
+    with pytest.raises(ValueError, match="this student reads " + ("pairs" if pairs else "single texts")):
+        inference.predict_fn(single if pairs else pair, loaded)
+
+
+def test_one_output_is_a_number_whatever_the_config_says(tmp_path):
+    save_model(tmp_path / "student", tiny_bert(labels=1), tiny_tokenizer())
+    assert list(inference.predict_fn(["good film"], inference.model_fn(str(tmp_path)))[0]) == ["value"]
 
 
 def test_a_text_is_cut_where_training_cut_it(rehearsed):
