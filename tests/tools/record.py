@@ -24,6 +24,7 @@ MEASURED = {
     "run": (PYTHON + "kdhelpers distill --seed 43 --overwrite", "recipe "),  # the middle one of three_seeds
     "three_seeds": (PYTHON + "kdhelpers distill --seeds 3 --overwrite", "Test accuracy in % on"),
     "training": ("make benchmark", "2,048 rows"),
+    "one_core": (PYTHON + "kdhelpers distill --output runs/one-core --overwrite", "recipe "),
     "peers": (PYTHON + "tests.tools.peers.compare --rows 3000 --epochs 3 --seeds 3 --threads 2", "3,000 rows"),
     "small": (PYTHON + "kdhelpers benchmark runs/small --threads 1", r" +kind "),
     "small_two_threads": (PYTHON + "kdhelpers benchmark runs/small --threads 2", r" +kind "),
