@@ -52,8 +52,8 @@ def texts_of(path: str, column: str, pair_column: str | None = None) -> list:
 
 def pair_column_of(predictions: Path) -> str | None:
     """The column of second texts in a run's predictions.csv, where its rows are pairs."""
-    with predictions.open(encoding="utf-8") as file:
-        return "text_pair" if "text_pair" in file.readline().split(",") else None
+    with predictions.open(encoding="utf-8", newline="") as file:
+        return "text_pair" if "text_pair" in next(csv.reader(file)) else None
 
 
 def main(argv: list[str]) -> None:
