@@ -5,6 +5,7 @@ student one small file. With `--format folder`: as it was trained, a model and i
 how a fine-tuned teacher travels.
 """
 
+import csv
 from pathlib import Path
 
 from kdhelpers import data, deployment
