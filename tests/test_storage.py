@@ -168,7 +168,7 @@ def test_a_scratch_folder_is_there_or_it_is_said_why(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
 def test_what_a_process_keeps_aside_is_gone_after_sigterm(tmp_path):
     code = (
-        "import os, runpy, signal, sys\n"
+        "import os, signal\n"
         "from kdhelpers import __main__ as command, storage\n"
         "def main():\n"
         "    print(storage.scratch().name, flush=True)\n"

@@ -49,14 +49,14 @@ def load_rows(settings: RunSettings, label_names: list[str] | None = None, task:
         rows = hub_rows(settings) if settings.source == "hub" else file_rows(settings)
         rows = coded(rows, settings, label_names or [], task)
     rows = check_leakage(_carved(with_more_text(rows, settings)), settings.drop_leaks)
+    rows = rows if settings.rows is None else thin_out(rows, settings.rows)
     # then no label is needed, and there is no control
     learnt_from_teacher = (label_names or task is Task.NUMBER) and settings.alpha == 0
     labels = np.array(rows.splits["train"]["label"][:])
     if len(np.unique(labels[has_label(labels)], axis=0)) < 2 and not learnt_from_teacher:
         what = "classes" if rows.task is Task.ONE else "different labels"
         raise UserError(f"fewer than two {what} are among the labelled training rows: there is nothing to learn")
-    rows = with_altered_copies(rows if settings.rows is None else thin_out(rows, settings.rows), settings.augment)
-    return _on_disk(rows)
+    return _on_disk(with_altered_copies(rows, settings.augment))
 
 
 def _on_disk(rows: Rows) -> Rows:

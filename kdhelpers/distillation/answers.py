@@ -52,6 +52,7 @@ def as_logits(answers: np.ndarray, where: Callable[[int], str], task: Task = Tas
     bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
     if len(bad):
         raise UserError(f"{where(bad[0])} holds NaN or an infinite value: every class needs a number")
+    # (of a few rows all may lie on one side by chance)
     if task is Task.SEVERAL and len(answers) >= 20 and (answers.max() <= 0 or answers.min() >= 0 and answers.max() > 1):
         what = "no label would ever apply" if answers.max() <= 0 else "every label would always apply"
         raise UserError(f"{where(0)} and the others are no logits, by which {what}: give probabilities")

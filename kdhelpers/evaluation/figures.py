@@ -22,10 +22,10 @@ OUTLINE = [withStroke(linewidth=2, foreground="white")]  # a text is read on a l
 SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]  # where a mark's label may stand
 
 
-def new_figure(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
+def new_figure(width: float = 6.4, height: float = 4.0, columns: int = 1, sharey: bool = True) -> tuple[Figure, Any]:
     """A figure of so many inches and its axes in the series' style, with no global state touched."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
-    axes = figure.subplots(1, columns, sharey=True)
+    axes = figure.subplots(1, columns, sharey=sharey)
     for axis in axes if columns > 1 else [axes]:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="#DDDDDD", linewidth=0.8)

@@ -88,7 +88,7 @@ def input_fn(body: str | bytes, content_type: str, context: object = None) -> Te
         raise ValueError('send {"inputs": ["a text", ...]}, or for pairs {"inputs": [["a text", "its second"], ...]}')
     json.dumps(texts, ensure_ascii=False).encode()  # half an emoji is a UnicodeEncodeError, which is a ValueError
     if request.get("parameters"):
-        raise ValueError(f"parameters are not read: leave {', '.join(request['parameters'])} out")
+        raise ValueError(f"parameters are not read: leave {json.dumps(request['parameters'])} out")
     if len(texts) > LONGEST_BATCH:
         raise ValueError(f"{len(texts)} texts in one request: at most {LONGEST_BATCH}")
     return texts

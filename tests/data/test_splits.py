@@ -368,3 +368,9 @@ def test_what_a_model_does_not_read_is_said():
     strange = data.tokenise(Dataset.from_dict({"text": ["Ж Ж Ж", "Ж"], "label": [0, 1]}), tokenizer, 8)
     assert "of the tokens are unknown" in data.lost_in_reading(strange, tokenizer)[0]
     assert data.lost_in_reading(data.tokenise(rows.select([1, 2]), tokenizer, 8), tokenizer) == []
+
+
+def test_a_subsample_that_leaves_one_class_is_refused(load):
+    files = {"train": table(60), "validation": table(20, word="held"), "test": table(60, word="test")}
+    with pytest.raises(UserError, match="fewer than two classes"):
+        load(options={"rows": 1}, **files)

@@ -46,7 +46,11 @@ def test_a_request_is_answered_text_by_text(rehearsed):
         ('{"inputs": []}', "application/json", "a text"),
         ('{"text": "a"}', "application/json", "a text"),
         (json.dumps({"inputs": ["a"] * 65}), "application/json", "at most 64"),
-        ('{"inputs": "a", "parameters": {"top_k": null}}', "application/json", "parameters are not read: leave top_k"),
+        (
+            '{"inputs": "a", "parameters": {"top_k": null}}',
+            "application/json",
+            "parameters are not read: leave .*top_k",
+        ),
         ('{"inputs": "\\ud83d"}', "application/json", "surrogates"),
         ('{"inputs": "a"}', None, "send application/json"),
         ('{"inputs": ["a", ["b", "c"]]}', "application/json", "a text"),

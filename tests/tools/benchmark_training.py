@@ -66,11 +66,11 @@ def ways() -> list[Switches]:
 
 def train(way: Switches, kit: Prepared, rows: int, options: argparse.Namespace) -> dict:
     """Train one student; seconds (with the teacher's logits, made anew) and test accuracy."""
-    table, teacher, seconds = kit.splits["train"].select(range(rows)), kit.teacher, 0.0
-    table = table.remove_columns("teacher_logits")
     machine = runtime.this_machine(way.precision)
     settings = dataclasses.replace(kit.settings, epochs=options.epochs, batch_size=options.batch_size)
     settings = dataclasses.replace(settings, train_embeddings=not way.frozen_embeddings, seed=options.seed)
+    table, teacher, seconds = kit.splits["train"].select(range(rows)), kit.teacher, 0.0
+    table = table.remove_columns("teacher_logits")
     teacher.set_attn_implementation(way.attention)
     if not way.live_teacher:
         with tempfile.TemporaryDirectory() as cache:
@@ -123,7 +123,7 @@ def lines(result: dict) -> list[str]:
             "seconds": [f"{way['seconds']:.1f}" for way in result["ways"]],
             "for logits": [f"{way['teacher_logits_seconds']:.1f}" for way in result["ways"]],
             "TFLOP": [f"{way['operations'] / 1e12:.2f}" for way in result["ways"]],
-            "of the first": [f"1/{result['ways'][0]['operations'] / way['operations']:.1f}" for way in result["ways"]],
+            "fewer": [f"{result['ways'][0]['operations'] / way['operations']:.1f}x" for way in result["ways"]],
             "speed": [f"{first / way['seconds']:.1f}x" for way in result["ways"]],
             "accuracy": [f"{100 * way['test_accuracy']:.1f} %" for way in result["ways"]],
         },

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from kdhelpers import data, quiet, storage
 from kdhelpers.cli.parsing import start_console
-from kdhelpers.evaluation.figures import COLOURS
+from kdhelpers.evaluation.figures import COLOURS, new_figure, save
 
 log = logging.getLogger("kdhelpers.scale")
 # what the run prints when a stage has ended
@@ -116,9 +116,8 @@ def lines(stages: list[Stage], title: str) -> list[str]:
 
 
 def figure(stages: list[Stage]) -> Figure:
-    """Peak memory and rows a second of each stage over the number of rows, both axes logarithmic."""
-    drawn = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = drawn.subplots(1, 2)
+    """Peak memory and rows a second of each stage over the number of texts."""
+    drawn, (left, right) = new_figure(9, 3.6, columns=2, sharey=False)
     for (name, marker), colour in zip(zip(STAGES, "osD^", strict=True), [*COLOURS.values(), "#CC79A7"], strict=True):
         own = [stage for stage in stages if stage.name == name]
         sizes, style = [stage.rows for stage in own], {"marker": marker, "color": colour, "label": name}
@@ -148,7 +147,7 @@ def main(argv: list[str]) -> None:
     print(*lines(found, f"teacher {options.teacher}, student of {options.student_layers} layer, {threads} thread(s)"),
           sep="\n")  # fmt: skip
     if options.figure:
-        figure(found).savefig(options.figure, dpi=150, metadata={"Software": None})
+        save(figure(found), options.figure)
 
 
 if __name__ == "__main__":
