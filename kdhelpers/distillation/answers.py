@@ -113,7 +113,7 @@ def answers_from_file(
                 return logits[found][:, order]
         return None
 
-    return Answers(path, of, tuple(classes))
+    return Answers(path, of, tuple(name.strip() for name in classes))
 
 
 def _found(places: dict, rows: Dataset, key: tuple[str, ...], path: str) -> list[int] | None:

@@ -83,7 +83,9 @@ def _several_runs(settings: RunSettings, work: Path, teacher: Answers | None) ->
             _one_run(dataclasses.replace(alone, seed=seed), folder, teacher)
         if runtime.is_main():
             runs.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
-            predictions.append(pd.read_csv(folder / "predictions.csv", keep_default_na=False, na_values=[""]))
+            # as text: a column of which each value could be a number is compared with one that holds "1+", too
+            table = pd.read_csv(folder / "predictions.csv", keep_default_na=False, na_values=[""], dtype=str)
+            predictions.append(table)
     return _written(evaluation.over_seeds(runs, predictions), work) if runtime.is_main() else {}
 
 

@@ -49,7 +49,7 @@ class Prepared:
     teacher_fit: Fit | None  # None: its answers came without a model
     teacher_came_trained: bool
     logits_seconds: float = 0.0
-    further_teachers: tuple[Fit, ...] = ()
+    further: tuple["Prepared", ...] = ()  # the same rows with each teacher after the first
     answers: dict[str, np.ndarray] | None = None  # by split, of a teacher that is not one model
 
     @property
@@ -107,22 +107,33 @@ def prepare(
     prepared = look(settings, teacher)
     if teacher is not None:
         return _answered(prepared, teacher)
+    prepared = _fine_tuned(prepared, folder)
+    if not answers or settings.alpha == 1 or settings.live_teacher:
+        return prepared
+    return _with_ensemble(_asked(prepared))
+
+
+def _fine_tuned(prepared: Prepared, folder: Path | None) -> Prepared:
+    """The run with its teacher fine-tuned, where that came bare, and found good enough."""
+    settings, learnt = prepared.settings, None
     if prepared.teacher_came_trained:
         log.info("teacher: %s is used as it is", settings.teacher)
     else:
         log.info("teacher: %s has no classification head for these labels yet and is fine-tuned", settings.teacher)
         prepared = dataclasses.replace(prepared, teacher_fit=train_teacher(prepared, folder))
+        learnt = prepared.rows.counts()["labelled"]
     judged = "validation" if "validation" in prepared.splits else "test"
     logits, labels = prepared.logits(prepared.teacher, judged), prepared.labels(judged)
-    learnt = None if prepared.teacher_came_trained else prepared.rows.counts()["labelled"]
     evaluation.check_teacher(logits, labels, prepared.label_names, settings.accept_teacher, prepared.task, learnt)
-    if not answers or settings.alpha == 1 or settings.live_teacher:
-        return prepared
+    return prepared
+
+
+def _asked(prepared: Prepared) -> Prepared:
+    """The run with its teacher's answers as a column."""
     with runtime.first_process_first():
         tables = prepared.splits["train"], prepared.teacher_splits["train"]
         table, seconds = add_teacher_logits(*tables, prepared.teacher, prepared.teacher_tokenizer, prepared.machine)
-    prepared = _with_column(prepared, table)
-    return _with_ensemble(dataclasses.replace(prepared, logits_seconds=seconds))
+    return dataclasses.replace(_with_column(prepared, table), logits_seconds=seconds)
 
 
 def _with_column(prepared: Prepared, train: Dataset) -> Prepared:
@@ -130,19 +141,10 @@ def _with_column(prepared: Prepared, train: Dataset) -> Prepared:
 
 
 def _with_ensemble(prepared: Prepared) -> Prepared:
-    """The mean of all the teachers' probabilities in place of the first one's answers.
-
-    Each is prepared as if it were alone, with a seed of its own: a bare encoder that is named n times is fine-tuned
-    n times.
-    """
-    settings = prepared.settings
-    if not settings.ensemble:
+    """The mean of all the teachers' probabilities in place of the first one's answers."""
+    if not prepared.further:
         return prepared
-    alone = dataclasses.replace(settings, ensemble=[], student=settings.student or settings.teacher)
-    others = [
-        prepare(dataclasses.replace(alone, teacher=name, seed=seed))
-        for seed, name in enumerate(settings.ensemble, settings.seed + 1)
-    ]
+    others = tuple(_asked(_fine_tuned(one, None)) for one in prepared.further)
     teachers = [prepared, *others]
     column = mean_of_probabilities([as_array(one.splits["train"]) for one in teachers], prepared.task)
     held_out = [split for split in ("validation", "test") if split in prepared.splits]
@@ -153,7 +155,7 @@ def _with_ensemble(prepared: Prepared) -> Prepared:
     return dataclasses.replace(
         _with_column(prepared, with_column(prepared.splits["train"], column)),
         logits_seconds=sum(one.logits_seconds for one in teachers),
-        further_teachers=tuple(one.teacher_fit for one in others if one.teacher_fit),
+        further=others,
         answers=answers,
     )
 
@@ -165,6 +167,8 @@ def look(settings: RunSettings, teacher: Answers | None = None, most: int | None
     UserError for whatever can be known to be wrong by now.
     """
     teacher = teacher or _answers_of(settings)
+    if settings.ensemble and settings.alpha == 1:
+        raise UserError("at alpha 1 no teacher teaches: leave the further ones out, or give an alpha below 1")
     machine = runtime.this_machine(settings.precision)
     if teacher is not None:
         if settings.needs_live_teacher:
@@ -179,11 +183,14 @@ def look(settings: RunSettings, teacher: Answers | None = None, most: int | None
         splits = data.tokenise(rows.splits, ours, ours.model_max_length)
         prepared = Prepared(settings, machine, rows, splits, ours, splits, ours, None, True)
     else:
-        rows, loaded = _rows_and_teacher(settings)
-        rows = _fewer(rows, most)
-        as_it_came = Fit(loaded.model.eval().to(machine.device), 0.0, None, settings.teacher)
-        read = _tokens(settings, rows, loaded.model)
-        prepared = Prepared(settings, machine, rows, *read, as_it_came, loaded.has_head)
+        first = models.label_names_of(settings.teacher), models.task_of_model(settings.teacher)
+        rows = _fewer(_rows(settings, *first), most)
+        alone = dataclasses.replace(settings, ensemble=[], student=None, student_layers=None)
+        further = [  # a bare encoder that is named again is fine-tuned with another seed, which no other run has
+            _with_teacher(dataclasses.replace(alone, teacher=name, seed=settings.seed + 1000 * number), rows, machine)
+            for number, name in enumerate(settings.ensemble, 1)
+        ]
+        prepared = dataclasses.replace(_with_teacher(settings, rows, machine), further=tuple(further))
     for said in data.lost_in_reading(prepared.splits["train"], prepared.tokenizer):
         log.info("%s", said)
     check_students(prepared)
@@ -238,17 +245,17 @@ def _rows(settings: RunSettings, label_names: list[str] | None, task: data.Task 
     return dataclasses.replace(rows, splits=DatasetDict(useful))
 
 
-def _rows_and_teacher(settings: RunSettings) -> tuple[data.Rows, models.LoadedModel]:
-    """Both agree on task and classes; refused is what cannot be learnt from these labels. Raises UserError."""
-    rows = _rows(settings, models.label_names_of(settings.teacher), models.task_of_model(settings.teacher))
+def _with_teacher(settings: RunSettings, rows: data.Rows, machine: Machine) -> Prepared:
+    """The rows with the settings' teacher, as it came; both agree on task and classes. Raises UserError."""
     set_seed(settings.seed)
     loaded = models.load_classifier(settings.teacher, rows.label_names, task=rows.task)
     models.align_labels(loaded, rows.label_names, task=rows.task)
     if not rows.counts()["labelled"] and (settings.alpha > 0 or not loaded.has_head):
         why = f"alpha is {settings.alpha:g}" if loaded.has_head else "the teacher has yet to be fine-tuned"
         raise UserError(f"no training row has a label, and {why}: label some, or give a fine-tuned teacher and alpha 0")
-    names = [str(name) for name in loaded.model.config.id2label.values()]
-    return dataclasses.replace(rows, label_names=names), loaded
+    rows = dataclasses.replace(rows, label_names=models.names_in_order(loaded.model.config))
+    as_it_came = Fit(loaded.model.eval().to(machine.device), 0.0, None, settings.teacher)
+    return Prepared(settings, machine, rows, *_tokens(settings, rows, loaded.model), as_it_came, loaded.has_head)
 
 
 def _tokens(

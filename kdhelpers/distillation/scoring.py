@@ -94,7 +94,7 @@ def teacher_entry(prepared: Prepared) -> dict[str, Any]:
     """The same of the teacher: of several together, and of one that is known by its answers alone."""
     entry: dict[str, Any] = {"train_seconds": 0.0, "model": None}
     if prepared.teacher_fit:
-        fits = (prepared.teacher_fit, *prepared.further_teachers)
+        fits = (prepared.teacher_fit, *(one.teacher_fit for one in prepared.further if one.teacher_fit))
         entry = size_of(fits[0], prepared.task) | {"model": fits[0].source}
         if len(fits) > 1:
             entry |= {key: sum(size_of(fit)[key] for fit in fits) for key in ("parameters", "train_seconds")}

@@ -141,7 +141,7 @@ def over_seeds(runs: list[dict], predictions: list[pd.DataFrame]) -> dict:
 def _row_scores(table: pd.DataFrame, name: str, task: Task) -> np.ndarray:
     """Right or wrong [rows], of a number squared errors."""
     if task is Task.NUMBER:
-        return ((table[name] - table["label"]) ** 2).to_numpy()
+        return ((table[name].astype(float) - table["label"].astype(float)) ** 2).to_numpy()
     return (table[name] == table["label"]).to_numpy()
 
 

@@ -6,12 +6,17 @@ from transformers import PreTrainedModel
 
 from kdhelpers.data import Task, normal_label
 from kdhelpers.errors import UserError
-from kdhelpers.models.loading import LoadedModel, label_maps, load_config, require_task, task_of
+from kdhelpers.models.loading import LoadedModel, label_maps, load_config, reorder_outputs, require_task, task_of
+
+
+def names_in_order(config: Any) -> list[str]:
+    """The label names in the order of their ids, which need not be that of the config's entries."""
+    return [str(config.id2label.get(index)) for index in range(config.num_labels)]
 
 
 def _names(config: Any) -> tuple[list[str], bool]:
-    """The label names in the order of their ids, and whether they say something: LABEL_1 and 1 do not."""
-    names = [str(config.id2label.get(index)) for index in range(config.num_labels)]
+    """The label names, and whether they say something: LABEL_1 and 1 do not."""
+    names = names_in_order(config)
     return names, any(normal_label(name) not in (f"label_{i}", str(i)) for i, name in enumerate(names))
 
 
@@ -39,9 +44,9 @@ def set_labels(model: PreTrainedModel, label_names: list[str]) -> PreTrainedMode
 def align_labels(loaded: LoadedModel, label_names: list[str], what: str = "teacher", task: Task = Task.ONE) -> None:
     """Check a model's labels against the data's, and write the data's names into it where its own say nothing.
 
-    Names are compared in one spelling (case, Unicode); `task` is the data's. Raises UserError for another task or
-    number of labels, other names, the same in another order, or a config whose two directions (id2label, label2id)
-    contradict each other.
+    Where it has the same in another order, its outputs are put into the data's. Names are compared in one spelling
+    (case, Unicode); `task` is the data's. Raises UserError for another task or number of labels, other names, or a
+    config whose two directions (id2label, label2id) contradict each other.
     """
     config = loaded.model.config
     require_task(config, task, f"the {what}")
@@ -56,7 +61,8 @@ def align_labels(loaded: LoadedModel, label_names: list[str], what: str = "teach
     ours, wanted = ([str(normal_label(name)) for name in each] for each in (names, label_names))
     if telling and sorted(ours) != sorted(wanted) and all(name.lstrip("-").isdigit() for name in wanted):
         return  # the data's numbers stand for the teacher's names, in their order
+    if telling and sorted(ours) != sorted(wanted):
+        raise UserError(f"{pair}: map one to the other")
     if telling and ours != wanted:
-        how = "in another order" if sorted(ours) == sorted(wanted) else "other names"
-        raise UserError(f"{pair} ({how}): map one to the other")
+        reorder_outputs(loaded.model, [ours.index(name) for name in wanted])
     set_labels(loaded.model, label_names)

@@ -184,6 +184,13 @@ def _output_layer(model: PreTrainedModel) -> str:
     return [f"{name}.weight" for name in linear if not name.startswith(f"{model.base_model_prefix}.")][-1]
 
 
+def reorder_outputs(model: PreTrainedModel, order: list[int]) -> None:
+    """Put a classifier's logits into another order, in place: `order` are the columns that were, as they are to be."""
+    layer = model.get_submodule(_output_layer(model).removesuffix(".weight"))
+    for parameter in layer.parameters():
+        parameter.data = parameter.data[order]
+
+
 def _check_weights(loaded: LoadedModel, who: str) -> None:
     """Hold a checkpoint against its model, weight by weight. Raises UserError."""
     model, names = loaded.model, list(loaded.model.state_dict())

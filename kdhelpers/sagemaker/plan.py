@@ -241,13 +241,10 @@ def _look(plan: JobPlan) -> None:
         return
     aside = (*GPU_ONLY, "report_to") if plan.mlflow else GPU_ONLY
     options = {name: value for name, value in settings.trainer_options.items() if name not in aside}
-    student = settings.teacher if settings.ensemble and not settings.student else settings.student
-    alone: dict[str, typing.Any] = {"precision": "fp32", "trainer_options": options, "ensemble": [], "student": student}
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        for teacher in settings.teachers.values() or [settings.teacher]:
-            distillation.look(dataclasses.replace(settings, teacher=teacher, **alone), most=LOOKED_AT)
+        distillation.look(dataclasses.replace(settings, precision="fp32", trainer_options=options), most=LOOKED_AT)
     finally:
         logging.disable(level)
 

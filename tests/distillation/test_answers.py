@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from kdhelpers import models
 from kdhelpers.data import TEACHER_LOGITS
-from kdhelpers.distillation import answers, answers_from, answers_from_file, ask, distill, prepare
+from kdhelpers.distillation import answers, answers_from, answers_from_file, ask, distill, prepare, prepared
 from kdhelpers.errors import UserError
 from kdhelpers.settings import settings_from
 from kdhelpers.workshop import pretend_endpoint
@@ -54,6 +54,11 @@ def test_answers_in_a_shuffled_file_find_their_rows(tmp_path, ending, kind, by):
     found = answers_from_file(written(tmp_path / f"answers.{ending}", table), "sentence").of(ROWS, NAMES)
     np.testing.assert_allclose(softmax(found, axis=-1), SHARES, atol=1e-5)
     assert found.dtype == np.float32
+
+
+def test_spaces_around_a_class_in_the_header_are_no_part_of_its_name(tmp_path):
+    table = answer_table(sentence=ROWS["text"][:]).rename(columns={"bad": " bad "})
+    assert answers_from_file(written(tmp_path / "a.csv", table), "sentence").label_names == ("bad", "good")
 
 
 WRONG = {
@@ -355,8 +360,32 @@ def test_two_teachers_that_disagree_teach_the_mean_of_their_probabilities(files,
 def test_a_bare_encoder_that_is_named_twice_is_fine_tuned_twice(files, bare, tmp_path):  # noqa: F811
     given = options(files, bare, tmp_path / "run", teacher_epochs=2, teacher_learning_rate=3e-3, accept_teacher=True)
     ready = prepare(settings_from(given | {"teacher": [str(bare), str(bare)]}))
-    first, second = (models.weights_fingerprint(fit.model) for fit in (ready.teacher_fit, *ready.further_teachers))
+    fits = (ready.teacher_fit, ready.further[0].teacher_fit)
+    first, second = (models.weights_fingerprint(fit.model) for fit in fits)
     assert first != second
+    assert ready.further[0].settings.seed not in range(42, 142), "the teacher of another seed's run"
+
+
+def test_two_teachers_with_their_classes_in_another_order_teach_classes_by_name(files, teacher, tmp_path):  # noqa: F811
+    turned = models.load_classifier(str(teacher), ["bad", "good"])
+    models.align_labels(turned, ["good", "bad"])
+    folder = save_model(tmp_path / "turned", turned.model, tiny_tokenizer())
+    given = options(files, teacher, tmp_path / "run")
+    one, two = (prepare(settings_from(given | {"teacher": [str(teacher), str(other)]})) for other in (teacher, folder))
+    assert one.label_names == two.label_names == ["bad", "good"]
+    for split in ("validation", "test"):
+        np.testing.assert_allclose(one.teacher_logits(split), two.teacher_logits(split), atol=1e-5)
+    columns = [np.array(ready.splits["train"][TEACHER_LOGITS][:]) for ready in (one, two)]
+    np.testing.assert_allclose(*columns, atol=1e-5)
+
+
+def test_what_is_wrong_with_a_further_teacher_is_said_before_the_first_is_trained(files, bare, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(prepared, "fit", lambda *_: pytest.fail("a training began"))
+    given = options(files, bare, tmp_path / "run")
+    with pytest.raises(UserError, match="no model folder at ./nowhere"):
+        prepare(settings_from(given | {"teacher": [str(bare), "./nowhere"]}))
+    with pytest.raises(UserError, match="at alpha 1 no teacher teaches"):
+        prepare(settings_from(given | {"teacher": [str(bare), str(bare)], "alpha": 1}))
 
 
 # --- an endpoint, asked with the client that a reader would take

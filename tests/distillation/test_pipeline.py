@@ -100,6 +100,33 @@ def test_a_control_has_a_learning_rate_and_a_dropout_of_its_own(files, teacher, 
     assert control.dropout.p == 0.3
 
 
+def test_over_seeds_answers_are_compared_as_they_are_written(files, teacher, tmp_path):  # noqa: F811
+    """A column of "0" alone is no column of numbers where the labels are "0" and "1+"."""
+    labels = np.tile(["0", "1+"], 20)
+    for seed, said in ((42, np.full(40, "0")), (43, labels)):
+        folder = tmp_path / f"seed-{seed}"
+        folder.mkdir()
+        scores = {name: {"test_accuracy": float((said == labels).mean())} for name in ("student", "control")}
+        (folder / "metrics.json").write_text(json.dumps({"seed": seed, "recipe": "files", **scores}))
+        pd.DataFrame({"label": labels, "student": said, "control": said}).to_csv(
+            folder / "predictions.csv", index=False
+        )
+    summary = pipeline._several_runs(settings(files, teacher, tmp_path / "run", seeds=2), tmp_path, None)
+    assert summary["two_controls"]["difference"] == 0.5, "right on every other row"
+
+
+def test_a_teacher_with_its_labels_listed_in_another_order_keeps_their_names(files, teacher, tmp_path):  # noqa: F811
+    for name in ("train", "validation", "test"):
+        table = pd.read_csv(files / f"{name}.csv", keep_default_na=False)
+        table.replace({"label": {"bad": "0", "good": "1"}}).to_csv(tmp_path / f"{name}.csv", index=False)
+    shutil.copytree(teacher, tmp_path / "listed")
+    config = json.loads((teacher / "config.json").read_text())
+    names = {"id2label": {"1": "good", "0": "bad"}}
+    (tmp_path / "listed" / "config.json").write_text(json.dumps(config | names))
+    ready = prepare(settings(tmp_path, tmp_path / "listed", tmp_path / "run"))
+    assert ready.label_names == ["bad", "good"]
+
+
 @pytest.mark.usefixtures("no_picture")
 @pytest.mark.slow
 def test_several_seeds_make_one_summary_and_replace_all_of_an_earlier_run(files, teacher, tmp_path):  # noqa: F811

@@ -108,7 +108,7 @@ def test_several_teachers_of_a_number_teach_their_mean(bare, tmp_path, spoken): 
     ready = prepare(run(tmp_path, "number", bare, ensemble=True, student=str(bare)))
     assert "the mean of 2 teachers' answers is taught" in spoken()
     assert ready.answers["test"].shape == (32, 1)
-    assert len(ready.further_teachers) == 1
+    assert len(ready.further) == 1
 
 
 def pair_teacher(folder):
