@@ -40,11 +40,13 @@ def altered_copies(texts: Sequence[str], copies: int, without: Collection[str] =
 
 
 def with_altered_copies(rows: Rows, copies: int) -> Rows:
-    """The rows, and beside its training rows altered copies of them without labels. Raises UserError for pairs."""
+    """The rows, and beside its training rows altered copies of them without labels. Raises UserError without any."""
     if not copies:
         return rows
     if rows.pairs:
         raise UserError("--augment alters single texts, and these rows are pairs: leave it out")
     held_out = [key for name in ("validation", "test") if name in rows.splits for key in row_keys(rows.splits[name])]
     texts = [{"text": text} for text in altered_copies(rows.splits["train"]["text"][:], copies, held_out)]
+    if not texts:
+        raise UserError("--augment cuts texts at their spaces, and of these no copy could be made: leave it out")
     return with_texts(rows, texts, "altered copies of the training texts join them, for the teacher to answer")

@@ -162,6 +162,8 @@ def _parquet(file: Path) -> Records:
         table = pd.read_parquet(file, dtype_backend="numpy_nullable")  # whole numbers with gaps stay whole numbers
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise UserError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from error
+    if any(table.index.names):  # a column of the file, which pandas has taken for the rows' names
+        table = table.reset_index(allow_duplicates=True)
     rows = enumerate(table.itertuples(index=False, name=None), 1)
     return ((f"row {number}", list(table.columns), list(values)) for number, values in rows)
 

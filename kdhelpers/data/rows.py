@@ -21,6 +21,7 @@ UNLABELLED = -100  # the label of a row whose class is withheld or unknown; PyTo
 TEACHER_LOGITS = "teacher_logits"  # the column of the teacher's answers: float32 [rows, classes]
 SPLIT_SEED = 42  # the split never changes with a run's seed, so seeds can be compared row by row
 MISSING = ("", "nan", "<na>")
+LIST = re.compile(r"""\[\s*\]|\[[^]]*,.*\]|[\[({]\s*(['"]).*\1,?\s*[\])}]""", re.DOTALL)  # as Python writes it
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.IGNORECASE)
 
 
@@ -166,10 +167,10 @@ def shown_labels(value: Any, separator: str | None = None) -> str | list[str] | 
     >>> shown_labels("funny|long", "|"), shown_labels(["funny"]), shown_labels("|", "|"), shown_labels("", "|")
     (['funny', 'long'], ['funny'], [], None)
     """
+    if isinstance(value, str) and LIST.fullmatch(value.strip()):
+        raise UserError(f"the label {quoted(value)} is a list in one text: write a|b and give --label-separator '|'")
     if separator and isinstance(value, str) and shown_label(value) is not None:
         value = value.split(separator)
-    elif isinstance(value, str) and re.fullmatch(r"\[.*,.*\]", value.strip()):
-        raise UserError(f"the label {quoted(value)} is a list in one text: write a|b and give --label-separator '|'")
     if isinstance(value, list | tuple | np.ndarray):
         return [shown for shown in map(shown_label, value) if shown is not None]
     return shown_label(value)

@@ -69,7 +69,8 @@ def _on_disk(rows: Rows) -> Rows:
 def _carved(rows: Rows) -> Rows:
     """The rows with the splits that the source lacks, each taken out of a tenth (at most 1,000) of the labelled rows.
 
-    Repeated texts, and classes of a single row, stay in training.
+    Texts that two labelled rows have, and classes of a single row, stay in training; rows without a label that have a
+    text that is set aside are left out.
     """
     splits, notes = DatasetDict(rows.splits), list(rows.notes)
     take = min(1000, rows.counts()["labelled"] // 10)
@@ -79,7 +80,8 @@ def _carved(rows: Rows) -> Rows:
         train = splits["train"]
         classified = rows.task is Task.ONE
         labels = pd.Series(train["label"][:] if classified else 0, index=range(len(train)))
-        free = has_label(train["label"][:]) & ~pd.Series(row_keys(train)).duplicated(keep=False)
+        known, keys = has_label(train["label"][:]), pd.Series(row_keys(train))
+        free = known & ~keys.where(known).duplicated(keep=False)
         free &= labels.groupby([labels, free]).transform("size") > 1
         classes = labels[free].nunique()
         if not 0 < take < free.sum():
@@ -88,8 +90,11 @@ def _carved(rows: Rows) -> Rows:
         # of scikit-learn: that of datasets reads the labels row by row, which takes minutes for 100,000
         _, chosen = train_test_split(np.flatnonzero(free), test_size=take, stratify=by_class, random_state=SPLIT_SEED)
         splits[split] = train.select(sorted(chosen))
-        splits["train"] = train.select(np.setdiff1d(np.arange(len(train)), chosen))
+        rest = np.flatnonzero(~keys.isin(keys[chosen]))
+        splits["train"] = train.select(rest)
         how = "at random" if by_class is None else "each class its share"
+        if again := len(train) - len(rest) - take:
+            how += f", and {again:,} without a label that have the same texts were left out"
         notes.append(f"no {split} rows were given: {take:,} labelled training rows were set aside for it, {how}")
     return replace(rows, splits=splits, notes=notes)
 

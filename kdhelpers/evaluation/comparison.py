@@ -14,6 +14,8 @@ from kdhelpers.evaluation.metrics import same_rows, score
 
 TWO_MODELS = "It is about these two models, not about two ways of training: another seed makes other models."
 TOO_COARSE = 0.05  # rows that show only larger differences than this (as a fraction) are called too few
+FEWEST = 6  # rows, all one way, with which an exact test falls below 5 %
+TOO_FEW = f"too few rows tell them apart: a verdict takes {FEWEST}"
 NAMES = {  # of a run's models, in the order of its table
     "baseline": "the baseline on the labels",
     "taught_baseline": "the baseline on the teacher's answers",
@@ -89,10 +91,9 @@ def minimum_detectable_effect(rows: int, disagreeing: float) -> float:
 
     `disagreeing` is the share of rows on which exactly one of two models is right. A true difference of this size
     is found four times in five at the 5 % level (the usual approximation for McNemar's test, Connor 1987, first
-    order). It is never less than 6 rows, all one way, the fewest with which the exact test falls below 5 %; a true
-    difference of that floor is found little more than every second time.
+    order). Never less than `FEWEST` rows; a true difference of that floor is found little more than every second time.
     """
-    return max(6 / rows, (1.96 + 0.84) * (disagreeing / rows) ** 0.5)
+    return min(1.0, max(FEWEST / rows, (1.96 + 0.84) * (disagreeing / rows) ** 0.5))
 
 
 def paired(
@@ -123,8 +124,9 @@ def paired(
     else:
         visible = minimum_detectable_effect(rows, (gained + lost) / rows)
         few = "too few rows: " if visible > TOO_COARSE else ""
-        text = f"no evidence of a difference between {name_a} and {name_b} ({facts}); {few}"
-        text += f"these rows could show a difference of {100 * visible:.1f} points or more"
+        could = f"{few}these rows could show a difference of {100 * visible:.1f} points or more"
+        text = f"no evidence of a difference between {name_a} and {name_b} ({facts}); "
+        text += could if rows >= FEWEST else TOO_FEW
     return Comparison(rows, difference, (low, high), p, gained, lost, text)
 
 
@@ -137,21 +139,24 @@ def paired_numbers(
 ) -> Comparison:
     """Are the numbers of model `a` closer to the labels than those of `b`? All [rows]; as `paired`, by RMSE.
 
-    A verdict needs a paired bootstrap interval of the difference in RMSE without 0; else the text says the difference
-    that would be found four times in five, from the interval's width.
+    A verdict needs a paired bootstrap interval of the difference in RMSE without 0, and `FEWEST` rows on which they
+    differ; else the text says the difference that would be found four times in five, from the interval's width.
     """
     squares = [(np.asarray(said, dtype=float) - labels) ** 2 for said in (said_a, said_b)]
     (low, high), (a, b), rows = rmse_interval(*squares), (np.sqrt(each.mean()) for each in squares), len(labels)
     gained, lost = (int((one < other).sum()) for one, other in (squares, squares[::-1]))
+    enough = gained + lost >= FEWEST  # of fewer, a bootstrap takes what it has seen for all there is
+    interval = f"95 % interval {low:+.3f} to {high:+.3f}, " if enough else ""
     facts = (
-        f"RMSE {a:.3f} against {b:.3f}, {a - b:+.3f} on {rows} rows, 95 % interval {low:+.3f} to {high:+.3f}, "
+        f"RMSE {a:.3f} against {b:.3f}, {a - b:+.3f} on {rows} rows, {interval}"
         f"closer on {gained} rows, farther on {lost}"
     )
-    if low > 0 or high < 0:
+    if enough and (low > 0 or high < 0):
         text = f"{name_a} is {'better' if high < 0 else 'worse'} than {name_b} ({facts})"
     else:
         text = f"no evidence of a difference between {name_a} and {name_b} ({facts}); "
-        text += f"these rows could show a difference of {(1.96 + 0.84) * (high - low) / 3.92:.3f} or more"
+        could = f"these rows could show a difference of {(1.96 + 0.84) * (high - low) / 3.92:.3f} or more"
+        text += could if enough else TOO_FEW
     return Comparison(rows, float(a - b), (low, high), None, gained, lost, text)
 
 
@@ -220,8 +225,8 @@ def paired_over_seeds(
     """Does the way of training `a` beat `b`? Right/wrong answers [rows] by seed; the seeds that both have count.
 
     Of a number they are squared errors, and the differences are in RMSE. A verdict needs an interval over seeds and
-    rows without 0. (Three seeds on the same 1,000 rows are no 3,000 rows. Drawn again, three values never look
-    beyond themselves: with so few seeds the interval is, if anything, too narrow.)
+    rows without 0, and `FEWEST` rows on which a seed tells them apart. (Three seeds on the same 1,000 rows are no 3,000
+    rows. Drawn again, three values never look beyond themselves: the interval is, if anything, too narrow.)
     Raises UserError where there is no common seed.
     """
     seeds = sorted(set(correct_a) & set(correct_b))
@@ -236,14 +241,14 @@ def paired_over_seeds(
         unit = "points of exact match" if task is Task.SEVERAL else "points"
         better, scale, form = low > 0, 100, "+.1f"
     by_seed = dict(zip(map(int, seeds), means.tolist(), strict=True))
-    found = low > 0 or high < 0
+    clear = low > 0 or high < 0
+    found = clear and (a != b).any(0).sum() >= FEWEST
     verdict = f"is {'better' if better else 'worse'} than" if found else "shows no evidence of a difference from"
     mean, low_text, high_text, *each = (f"{scale * value:{form}}" for value in (means.mean(), low, high, *means))
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    text = (
-        f"{name_a} {verdict} {name_b}: {mean} {unit} over {count} ({', '.join(each)}), "
-        f"95 % interval over seeds and rows {low_text} to {high_text}"
-    )
+    interval = f", 95 % interval over seeds and rows {low_text} to {high_text}"
+    text = f"{name_a} {verdict} {name_b}: {mean} {unit} over {count} ({', '.join(each)})"
+    text += f"; {TOO_FEW}" if a.shape[1] < FEWEST or clear and not found else interval
     return SeedsComparison(by_seed, float(means.mean()), (low, high), text)
 
 

@@ -108,8 +108,9 @@ def accuracy_against_parameters(metrics: dict) -> Figure:
     for name, size in zip(names, sizes, strict=True):
         # control and student have the same size: set them a little apart
         x = size + {"control": -1, "student": 1}.get(name, 0) * 0.012 * max(sizes)
-        y, (low, high) = unit * metrics[name][score], metrics[name][f"test_{measure.interval}"]
-        axis.errorbar(x, y, [[y - unit * low], [unit * high - y]], fmt=MARKERS[name], color=COLOURS[name], capsize=4)
+        y, interval = unit * metrics[name][score], metrics[name][f"test_{measure.interval}"]
+        ends = interval and [[y - unit * interval[0]], [unit * interval[1] - y]]
+        axis.errorbar(x, y, ends, fmt=MARKERS[name], color=COLOURS[name], capsize=4)
         points.append((x, y))
     span = max(max(sizes) - min(sizes), 0.2 * max(sizes))
     axis.set_xlim(min(sizes) - 0.6 * span, max(sizes) + 0.6 * span)

@@ -12,6 +12,8 @@ from kdhelpers.errors import UserError
 from kdhelpers.evaluation.metrics import MEASURES, agreement, label_metrics, number_metrics
 
 log = logging.getLogger(__name__)
+RENAME = "correct its labels' names, in a model's config id2label and label2id"
+TAKE_MORE = "take another teacher or more labelled rows"
 
 
 def check_teacher(
@@ -42,6 +44,8 @@ def check_teacher(
     problem = _PROBLEMS[task](said, labels, label_names)
     if problem and learnt is not None:
         problem = problem.replace("the teacher is", f"the teacher, fine-tuned on {learnt:,} labels, is", 1)
+        problem = problem.replace(RENAME, "compare the labels that it has learnt with those of these rows")
+        problem += ", or give more --teacher-epochs"
     if problem and not accept:
         raise UserError(f"{problem}; --accept-teacher distils it all the same")
     if problem:
@@ -69,7 +73,7 @@ def _several_labels(said: np.ndarray, labels: np.ndarray, label_names: list[str]
         return None
     return (
         f"the teacher is not shown to be better than guessing: its labels fit {len(labels)} rows no better than those "
-        "of other rows would: take another teacher, more labelled rows or more --teacher-epochs"
+        f"of other rows would: {TAKE_MORE}"
     )
 
 
@@ -81,8 +85,7 @@ def _number(said: np.ndarray, labels: np.ndarray, label_names: list[str]) -> str
     if found is None or not found.pvalue < 0.05:
         how = f"the correlation of its answers with the labels of {len(labels)} rows is "
         how += f"{found.statistic:.2f} (p = {found.pvalue:.2g})" if found else "none, they are all the same"
-        why = "take another teacher, more labelled rows or more --teacher-epochs"
-        return f"the teacher is not shown to be better than guessing: {how}: {why}"
+        return f"the teacher is not shown to be better than guessing: {how}: {TAKE_MORE}"
     if np.mean((said - labels) ** 2) > labels.var():
         log.info("the teacher's numbers are on another scale than the labels: their mean alone would be closer")
     return None
@@ -107,7 +110,7 @@ def _swapped(confusion: np.ndarray, label_names: list[str]) -> str | None:
     swaps = ", ".join(f"{label_names[a]!r} as {label_names[b]!r}" for a, b in pairs)
     return (
         f"the teacher's labels look swapped: {100 * right / rows:.1f} % of {rows} rows are right, but "
-        f"{100 * (right - as_named + better) / rows:.1f} % with {swaps}: correct id2label and label2id in its config"
+        f"{100 * (right - as_named + better) / rows:.1f} % with {swaps}: {RENAME}"
     )
 
 
@@ -123,6 +126,5 @@ def _guessing(confusion: np.ndarray) -> str | None:
         return None
     return (
         f"the teacher is not shown to be better than guessing: {100 * right / rows:.1f} % of {rows} rows are right, "
-        f"where the commonest class alone has {100 * of_class.max() / rows:.1f} %: take another teacher, more labelled "
-        "rows or more --teacher-epochs"
+        f"where the commonest class alone has {100 * of_class.max() / rows:.1f} %: {TAKE_MORE}"
     )

@@ -99,10 +99,10 @@ def number_metrics(said: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     return values
 
 
-def bootstrapped(statistic: Callable, *columns: np.ndarray) -> tuple[float, float]:
-    """95 % percentile bootstrap interval over rows of `statistic(*columns, axis=)` (Efron and Tibshirani 1993)."""
+def bootstrapped(statistic: Callable, *columns: np.ndarray) -> tuple[float, float] | None:
+    """95 % bootstrap percentiles over rows of `statistic(*columns, axis=)` (Efron and Tibshirani 1993); None of one."""
     if len(columns[0]) < 2:
-        return (float(statistic(*columns, axis=-1)),) * 2
+        return None
     found = stats.bootstrap(
         columns, statistic, paired=True, vectorized=True, n_resamples=1999, batch=100, method="percentile",
         rng=np.random.default_rng(0),
@@ -130,8 +130,8 @@ def _of_labels(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 def _of_numbers(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     error = logits[:, 0].astype(float) - labels
-    low, high = bootstrapped(np.mean, error**2)
-    return number_metrics(logits[:, 0], labels) | {"rmse_interval95": (low**0.5, high**0.5)}
+    squared = bootstrapped(np.mean, error**2)
+    return number_metrics(logits[:, 0], labels) | {"rmse_interval95": squared and tuple(np.sqrt(squared).tolist())}
 
 
 SCORES = {Task.ONE: _of_classes, Task.SEVERAL: _of_labels, Task.NUMBER: _of_numbers}

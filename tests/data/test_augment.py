@@ -68,6 +68,13 @@ def test_pairs_are_refused(tmp_path):
         augment.with_altered_copies(rows, 1)
 
 
+def test_texts_of_which_none_has_a_space_are_refused_rather_than_left_as_they_are(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\n" + "".join(f"\u597d\u770b{n},{n % 2}\n" for n in range(60)), encoding="utf-8")
+    with pytest.raises(UserError, match="--augment cuts texts at their spaces"):
+        data.load_rows(recipe(train=str(path), augment=2))
+
+
 def test_a_seventh_of_the_words_or_so_is_left_out():
     texts = [" ".join(f"word{number}-{place}" for place in range(6)) for number in range(1000)]
     copies = data.altered_copies(texts, 1)

@@ -64,6 +64,14 @@ def test_what_pandas_writes_is_read(tmp_path, kind, labels):
     assert [data.normal_label(row["label"]) for row in rows] == [label and label.lower() for label in expected]
 
 
+@pytest.mark.parametrize("index", [["text"], ["label"], ["id"], ["id", "text"], ["text", "label"]], ids=str)
+def test_what_pandas_takes_for_an_index_is_a_column_of_the_file(tmp_path, index):
+    frame = pd.DataFrame({"id": [7, 8], "text": ["a film", "another"], "label": [0, 1]})
+    frame.set_index(index).to_parquet(tmp_path / "a.parquet")
+    records = [record for _, record in data.read_records(str(tmp_path / "a.parquet"), ["text", "label", "id"])]
+    assert records == frame.to_dict("records")
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"], ids=repr)
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 def test_lines_end_at_line_ends_and_nowhere_else(tmp_path, kind, ending):

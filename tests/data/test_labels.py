@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from kdhelpers import data
-from kdhelpers.data.rows import class_names
+from kdhelpers.data.rows import class_names, shown_labels
 from kdhelpers.errors import UserError
 from kdhelpers.settings import settings_from
 
@@ -93,9 +93,22 @@ def test_a_word_that_stands_for_nothing_elsewhere_is_a_class_and_this_is_said(tm
     assert any("'NULL' is taken for a class" in note for note in rows.notes)
 
 
+@pytest.mark.parametrize("separator", [None, ",", "|"])
+@pytest.mark.parametrize("label", ["['a', 'b']", "['a']", '["a"]', "[]", "[0, 1]", "('a',)", "{'a', 'b'}", "['a' 'b']"])
+def test_a_list_in_one_text_is_refused_whatever_separates_labels(label, separator):
+    with pytest.raises(UserError, match="a list in one text"):
+        shown_labels(label, separator)
+
+
+@pytest.mark.parametrize("label", ["[spam]", "(a, b)", "[a]|[b]", "'a'", "it's [so]", "{x}", "[1]"])
+def test_brackets_alone_make_no_list(label):
+    assert shown_labels(label) == label
+    assert shown_labels(label, "|") == label.split("|")
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [(["['a', 'b']", "c"], "a list in one text: write a|b"), (["4,25", "1,5"], "numbers with a comma, '4,25'")],
+    [(["['a']", "c"], "a list in one text: write a|b"), (["4,25", "1,5"], "numbers with a comma, '4,25'")],
 )
 def test_labels_that_are_lists_or_numbers_in_disguise_are_refused(tmp_path, labels, words):
     path = tmp_path / "train.tsv"

@@ -87,6 +87,17 @@ def test_repeated_texts_and_classes_of_one_row_stay_in_training(load):
     assert len(rows.splits["validation"]) == len(rows.splits["test"]) == 5
 
 
+@pytest.mark.parametrize("pair", [None, "text"])
+def test_text_that_labelled_rows_have_too_hinders_no_carving_and_is_not_taught_from_there(load, pair):
+    more = pd.concat([table(120), table(30, word="other")])
+    rows = load(train=table(120), unlabelled=more, options={"text_pair_column": pair})
+    assert rows.counts() == {"labelled": 96, "unlabelled": 126, "validation": 12, "test": 12}
+    assert data.leaking_rows(rows.splits) == []
+    assert sum("and 12 without a label that have the same texts were left out" in note for note in rows.notes) == 2
+    with pytest.raises(UserError, match="8 train rows are in test"):
+        load(train=table(120), unlabelled=more, test=table(8, word="other"))
+
+
 def test_more_classes_than_rows_to_set_aside(load):
     rows = load(train=table(100, tuple(f"intent {i}" for i in range(30))))
     assert len(rows.splits["test"]) == 10

@@ -5,6 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from kdhelpers import evaluation
+from kdhelpers.data import Task
 from kdhelpers.errors import UserError
 
 
@@ -65,6 +66,24 @@ def test_identical_rows_need_six_the_same_way():
     assert evaluation.mcnemar_p(np.ones(5, bool), np.zeros(5, bool)) > 0.05
     assert evaluation.mcnemar_p(np.ones(6, bool), np.zeros(6, bool)) < 0.05
     assert evaluation.minimum_detectable_effect(100, 0.0) == 0.06
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6])
+def test_fewer_than_six_rows_carry_no_verdict_of_any_kind(rows):
+    good, bad = np.ones(rows, int), np.zeros(rows, int)
+    found = [evaluation.paired(good, bad, good).text, evaluation.paired_numbers(good, bad, good).text]
+    over_seeds = [({1: good, 2: good}, {1: bad, 2: bad}, task) for task in (Task.ONE, Task.SEVERAL)]
+    over_seeds.append(({1: bad, 2: bad}, {1: good, 2: good}, Task.NUMBER))  # squared errors
+    found += [evaluation.paired_over_seeds(a, b, "a", "b", task).text for a, b, task in over_seeds]
+    for text in found:
+        assert ("is better than" in text) == (rows == 6)
+        assert text.endswith("too few rows tell them apart: a verdict takes 6") == (rows < 6)
+    assert evaluation.minimum_detectable_effect(rows, 1.0) == 1.0
+
+
+def test_five_rows_of_a_thousand_are_no_verdict_over_seeds_either():
+    a, b = right_in(0.805), right_in(0.8)
+    assert evaluation.paired_over_seeds({1: a, 2: a}, {1: b, 2: b}, "a", "b").text.endswith("a verdict takes 6")
 
 
 def test_fidelity_at_the_teachers_right_and_wrong_rows(labels):

@@ -59,6 +59,17 @@ def test_swapped_labels_are_named_as_such():
         check_teacher(logits_of(1 - labels), labels, NAMES[:2])
 
 
+def test_only_a_teacher_that_was_fine_tuned_here_is_to_be_trained_longer_and_only_another_renamed():
+    labels, draw = np.arange(200) % 2, np.random.default_rng(0)
+    for said, cure in ((1 - labels, "id2label"), (draw.permutation(labels), "take another teacher or more labelled")):
+        with pytest.raises(UserError, match=cure) as came:
+            check_teacher(logits_of(said), labels, NAMES[:2])
+        with pytest.raises(UserError, match="more --teacher-epochs; --accept") as learnt:
+            check_teacher(logits_of(said), labels, NAMES[:2], learnt=160)
+        assert "--teacher-epochs" not in str(came.value)
+        assert "id2label" not in str(learnt.value)
+
+
 def test_two_swapped_classes_of_three_are_found_though_the_teacher_is_above_chance():
     labels = np.r_[np.zeros(200, int), np.ones(50, int), np.full(50, 2)]
     swapped = np.array([0, 2, 1])[labels]  # two thirds right, and above chance

@@ -121,6 +121,15 @@ def test_the_table_shows_the_scores_of_its_task_only(task):
     assert isinstance(table, pd.DataFrame)
 
 
+@pytest.mark.parametrize(("task", "logits", "labels"), [(Task.SEVERAL, GOOD, LABELS), (Task.NUMBER, NEAR, TRUTH)])
+def test_a_single_row_has_no_bootstrap_interval_and_is_drawn_without(task, logits, labels, tmp_path):
+    scores = evaluation.score(logits[:1], labels[:1], task=task)
+    assert scores[evaluation.MEASURES[task].interval] is None
+    student = {"parameters": 1e6} | {f"test_{name}": value for name, value in scores.items()}
+    evaluation.draw_result({"task": task, "student": student}, tmp_path / "result.png")
+    assert (tmp_path / "result.png").is_file()
+
+
 def test_a_single_label_of_several_is_scored_by_its_hits():
     said, labels = np.array([[1], [0], [1], [0], [0]]), np.array([[1.0], [1.0], [0.0], [0.0], [0.0]])
     assert evaluation.score(np.where(said == 1, 1.0, -1.0), labels, task=Task.SEVERAL)["f1_micro"] == pytest.approx(
