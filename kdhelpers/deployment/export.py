@@ -30,7 +30,7 @@ PROBE = [
     for start in ("", "A film both loud and", "Not once in its two hours is it", "Zebras & naïve jazz:", "Is the plot")
     for word in ("wonderful.", "awful!", "dull", "unexpectedly moving,", "fine?", "a waste of time", "(xylophonic)")
 ]
-LONG = "one more time " * 200
+LONG = " ".join(" ".join(PROBE[:n]) for n in range(0, len(PROBE), 5))  # it ends otherwise than it begins
 
 
 def export(
@@ -165,7 +165,8 @@ def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
     facts = {
         "format": kind, "task": runner.task, "pairs": pairs, "parameters": runner.parameters,
         "vocabulary": model.config.vocab_size, "labels": runner.labels,
-        "max_length": tokenizer.model_max_length, "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
+        "max_length": tokenizer.model_max_length, "truncation_side": tokenizer.truncation_side,
+        "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
     }  # fmt: skip
     (folder / "export.json").write_text(json.dumps(facts), encoding="utf-8")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))

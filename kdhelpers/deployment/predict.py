@@ -29,7 +29,7 @@ def load(folder: str | Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
         disabled_optimizers=["SkipLayerNormFusion"],  # on a CPU slower than the two operators that it joins
     )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(facts["max_length"])
+    tokenizer.enable_truncation(facts["max_length"], direction=facts.get("truncation_side", "right"))
     tokenizer.enable_padding(pad_id=facts["pad_id"], pad_token=facts["pad_token"])
     return session, tokenizer, facts["labels"]
 

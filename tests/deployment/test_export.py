@@ -125,6 +125,23 @@ def test_the_length_is_the_students_and_never_more_than_its_positions(said, mean
         assert load_runner(str(answering)).encode(["film " * 100])["input_ids"].shape == (1, meant)
 
 
+def test_a_student_that_reads_the_end_of_a_text_does_so_when_exported(student, exported_as, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.truncation_side = tokenizer.init_kwargs["truncation_side"] = "left"
+    folder = save_model(tmp_path / "student", models.load_classifier(str(student), None).model, tokenizer)
+    texts = ["good " + "the film " * 60 + "bad awful", "bad " + "the film " * 60 + "good lovely"]
+    assert list(torch_logits(folder, texts).argmax(-1)) == [0, 1]
+    export(str(folder), tmp_path / "out")
+    assert np.abs(torch_logits(folder, texts) - exported_logits(tmp_path / "out", texts)).max() < 1e-4
+
+
+@pytest.mark.parametrize("length", [16, 62, 64, 128, 256, 512])
+def test_the_check_on_a_long_text_sees_on_which_side_it_is_cut(length):
+    tokens = tiny_tokenizer()(export_module.LONG, verbose=False)["input_ids"]
+    assert sorted(tokens[:length]) != sorted(tokens[-length:])
+    assert len(tokens) > 512
+
+
 def test_the_folder_speaks_for_itself_without_torch(exported):
     """predict.py runs where importing torch or transformers fails."""
     folder = exported[0] / "onnx-int8"

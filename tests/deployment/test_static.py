@@ -24,6 +24,7 @@ def student(tmp_path_factory):
     parent = tiny_model("bert")
     parent.get_input_embeddings().weight.data.normal_(0, 3)
     model = models.set_labels(models.static_student(parent), ["bad", "good"])
+    model.classifier.bias.data.normal_()
     return save_model(tmp_path_factory.mktemp("static"), model, tiny_tokenizer())
 
 
@@ -50,6 +51,18 @@ def test_the_folder_answers_where_neither_torch_nor_onnxruntime_can_be_imported(
     said = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True, cwd="/").stdout
     answers = deployment.load_runner(str(student)).logits(["good", "bad"]).argmax(-1)
     assert said == "".join(f"{['bad', 'good'][a]}\t{text}\n" for a, text in zip(answers, ["good", "bad"], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "onnx"])
+def test_a_text_without_tokens_is_answered_as_pytorch_does(kind, student, tmp_path):
+    """By the bias alone, where not even special tokens are read."""
+    state = json.loads(tiny_tokenizer().backend_tokenizer.to_str()) | {"post_processor": None}
+    folder = shutil.copytree(student, tmp_path / "student")
+    models.rebuilt_tokenizer(tiny_tokenizer(), state).save_pretrained(folder)
+    deployment.export(str(folder), tmp_path / "out", kind)
+    ours, theirs = (deployment.load_runner(str(each)) for each in (folder, tmp_path / "out"))
+    for texts in (["good", ""], [""]):
+        assert np.abs(theirs.logits(texts) - ours.logits(texts)).max() < 1e-5
 
 
 def test_its_vocabulary_can_be_trimmed(student, tmp_path):
