@@ -1,6 +1,7 @@
 """Ask an exported static student about sentences, or pairs of them. Needs numpy, safetensors and tokenizers alone."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def answer(row: np.ndarray, labels: list[str], task: str = "one-label") -> str:
 if __name__ == "__main__":
     here = Path(__file__).parent
     weights, tokenizer, labels = load(here)
-    facts, asked = card(here), list(sys.argv[1:])
+    facts, asked = card(here), [os.fsencode(text).decode(errors="replace") for text in sys.argv[1:]]
+    if facts.get("pairs") and len(asked) % 2:
+        sys.exit("this student reads pairs of texts: give two for each answer")
     for sentence in zip(asked[::2], asked[1::2], strict=True) if facts.get("pairs") else asked:
         said = answer(logits([sentence], weights, tokenizer)[0], labels, facts.get("task", "one-label"))
         print(said, *([sentence] if isinstance(sentence, str) else sentence), sep="\t")

@@ -232,8 +232,8 @@ def _write_static_page(folder: Path, exported: Path, card: dict, facts: dict) ->
         "strip": normal["lowercase"] if normal["strip_accents"] is None else normal["strip_accents"],
         "inside": model["continuing_subword_prefix"], "longest": model["max_input_chars_per_word"],
         "unknown": model["unk_token"], "special": "|".join(re.escape(one["content"]) for one in state["added_tokens"]),
-        "begin": begin, "end": end, "room": facts["max_length"] - len(begin + end), "side": facts["truncation_side"], "labels": labels,
-        "bias": weights["classifier.bias"].tolist(),
+        "begin": begin, "end": end, "room": facts["max_length"] - len(begin + end), "side": facts["truncation_side"],
+        "bias": weights["classifier.bias"].tolist(), "labels": labels,
     }  # fmt: skip
     names = {index: token for token, index in known.items()}
     vocabulary = "\n".join(names.get(index, "") for index in range(len(scores)))

@@ -87,6 +87,17 @@ def test_a_static_student_is_not_packed_where_no_package_could_load_it(student, 
         endpoints.pack(tmp_path / "run", tmp_path / "packed")
 
 
+@pytest.mark.parametrize("kind", ["numpy", "onnx"])
+def test_what_cannot_be_asked_of_pairs_is_one_sentence_and_bytes_that_are_no_text_are_read(kind, student, tmp_path):
+    deployment.export(str(student), tmp_path / "out", kind, [("good", "bad")])
+    command = [sys.executable, "-I", str(tmp_path / "out" / "predict.py"), "good", b"\xff bad"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.endswith("\tgood\t\ufffd bad\n")
+    done = subprocess.run([*command, "a third"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "this student reads pairs of texts: give two for each answer\n"
+
+
 @pytest.mark.parametrize("task", ["pairs", "several-labels", "number"])
 def test_numpy_alone_answers_every_task_as_pytorch_and_says_it_in_words(task, tmp_path):
     set_seed(0)
