@@ -1,7 +1,6 @@
 """Ask an exported student about sentences, or pairs of them. Needs onnxruntime and tokenizers, no torch."""
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +22,9 @@ def load(folder: str | Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     folder, options, facts = Path(folder), onnxruntime.SessionOptions(), card(folder)
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads leave the cores to others
+    slow = ["SkipLayerNormFusion"]  # on a CPU slower than the two operators that it joins
     session = onnxruntime.InferenceSession(
-        folder / "model.onnx",
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=["SkipLayerNormFusion"],  # on a CPU slower than the two operators that it joins
+        folder / "model.onnx", options, providers=["CPUExecutionProvider"], disabled_optimizers=slow
     )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(facts["max_length"], direction=facts.get("truncation_side", "right"))
@@ -63,7 +60,7 @@ def answer(row: np.ndarray, labels: list[str], task: str = "one-label") -> str:
 if __name__ == "__main__":
     here = Path(__file__).parent
     session, tokenizer, labels = load(here)
-    facts, asked = card(here), [os.fsencode(text).decode(errors="replace") for text in sys.argv[1:]]
+    facts, asked = card(here), [text.encode(errors="replace").decode() for text in sys.argv[1:]]  # bytes that are no UTF-8: ?
     if facts.get("pairs") and len(asked) % 2:
         sys.exit("this student reads pairs of texts: give two for each answer")
     for sentence in zip(asked[::2], asked[1::2], strict=True) if facts.get("pairs") else asked:

@@ -1,7 +1,6 @@
 """Ask an exported static student about sentences, or pairs of them. Needs numpy, safetensors and tokenizers alone."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def answer(row: np.ndarray, labels: list[str], task: str = "one-label") -> str:
 if __name__ == "__main__":
     here = Path(__file__).parent
     weights, tokenizer, labels = load(here)
-    facts, asked = card(here), [os.fsencode(text).decode(errors="replace") for text in sys.argv[1:]]
+    facts, asked = card(here), [text.encode(errors="replace").decode() for text in sys.argv[1:]]  # bytes that are no UTF-8: ?
     if facts.get("pairs") and len(asked) % 2:
         sys.exit("this student reads pairs of texts: give two for each answer")
     for sentence in zip(asked[::2], asked[1::2], strict=True) if facts.get("pairs") else asked:
