@@ -50,7 +50,7 @@ def answer(row: np.ndarray, labels: list[str], task: str = "one-label") -> str:
 if __name__ == "__main__":
     here = Path(__file__).parent
     weights, tokenizer, labels = load(here)
-    facts, asked = card(here), [text.encode(errors="replace").decode() for text in sys.argv[1:]]  # bytes that are no UTF-8: ?
+    facts, asked = card(here), [text.encode(errors="replace").decode() for text in sys.argv[1:]]  # ?: no UTF-8
     if facts.get("pairs") and len(asked) % 2:
         sys.exit("this student reads pairs of texts: give two for each answer")
     for sentence in zip(asked[::2], asked[1::2], strict=True) if facts.get("pairs") else asked:
