@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from kdhelpers.data.rows import NUMBER, Rows, class_names, columns_of, no_label, normal_label
-from kdhelpers.data.task import Task
+from kdhelpers.data.task import SEPARATOR, Task
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
 
@@ -88,6 +88,9 @@ def _class_ids(labels: list, settings: RunSettings, declared: list[str], teacher
 
 def _vectors(labels: list, settings: RunSettings, declared: list[str], teacher: list[str]) -> tuple[list[str], Code]:
     names, id_of = _class_ids([one for label in labels for one in label or ()], settings, declared, teacher)
+    if unclear := [name for name in names if SEPARATOR in name]:
+        where = f"has a {SEPARATOR} in it, which stands between labels in predictions.csv"
+        raise UserError(f"the label {unclear[0]!r} {where}: name it without")
 
     def code(label: tuple[str, ...]) -> list[float] | None:
         ids = [id_of(one) for one in label]
