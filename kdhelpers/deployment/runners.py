@@ -80,6 +80,7 @@ class Runner:
     def class_ids(self, labels: list[str]) -> np.ndarray:
         """The ids of these labels among the model's, int64 [rows]. Raises UserError for one that it does not know."""
         ids = {data.normal_label(name.removeprefix("LABEL_")): index for index, name in enumerate(self.labels)}
+        ids |= {data.normal_label(name): index for index, name in enumerate(self.labels)}
         found = [ids.get(data.normal_label(label)) for label in labels]
         if None in found:
             raise UserError(
