@@ -85,7 +85,7 @@ class Runner:
         if None in found:
             raise UserError(
                 f"{self.name} does not know the label {labels[found.index(None)]!r} of the rows, only "
-                f"{', '.join(self.labels)}: name rows with these labels, --rows FILE --label-column NAME"
+                f"{data.listed(self.labels)}: name rows with these labels, --rows FILE --label-column NAME"
             )
         return np.array(found, dtype=int)
 

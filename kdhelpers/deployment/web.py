@@ -15,7 +15,7 @@ from typing import NamedTuple
 from transformers import AutoConfig
 
 from kdhelpers import models
-from kdhelpers.data import Task
+from kdhelpers.data import Task, listed
 from kdhelpers.deployment import predict_static
 from kdhelpers.deployment.export import ACCEPTED_CHANGES, PROBE, export, student_folder
 from kdhelpers.deployment.runners import run_metrics
@@ -273,7 +273,7 @@ def _facts(student: str, facts: dict) -> list[tuple[str, str]]:
     depth = f"{layers} layer{'s' * (layers > 1)}" if layers else "no layers, the mean of its token vectors"
     size = f", {facts['bytes'] / 1e6:.1f} MB in 8 bits" if layers else ""
     said = [
-        ("Classes", ", ".join(facts["labels"])),
+        ("Classes", listed(facts["labels"])),
         ("Student", f"{depth}, {facts['parameters']:,} parameters{size}"),
         ("Reads", f"up to {facts['max_length']} tokens of a text, with a vocabulary of {facts['vocabulary']:,}"),
     ]

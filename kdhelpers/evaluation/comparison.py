@@ -116,7 +116,7 @@ def paired(
     points = "points of exact match" if np.ndim(labels) > 1 else "points"
     facts = (
         f"{100 * difference:+.1f} {points} on {rows} rows, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
-        f"McNemar p = {p:.2g}, {gained} rows gained, {lost} lost"
+        f"McNemar p = {p:.2g}, {gained} row{'s' * (gained != 1)} gained, {lost} lost"
     )
     if p < 0.05 and (low > 0 or high < 0):
         text = f"{name_a} is {'better' if low > 0 else 'worse'} than {name_b} ({facts})"
@@ -145,7 +145,7 @@ def paired_numbers(
     gained, lost = (int((one < other).sum()) for one, other in (squares, squares[::-1]))
     facts = (
         f"RMSE {a:.3f} against {b:.3f}, {a - b:+.3f} on {rows} rows, 95 % interval {low:+.3f} to {high:+.3f}, "
-        f"closer on {gained} rows, farther on {lost}"
+        f"closer on {gained} row{'s' * (gained != 1)}, farther on {lost}"
     )
     if low > 0 or high < 0:
         text = f"{name_a} is {'better' if high < 0 else 'worse'} than {name_b} ({facts})"
