@@ -219,7 +219,7 @@ def main(argv: list[str]) -> None:
     if len({runner.task for runner, _ in loaded}) > 1 or options.figure and task is data.Task.NUMBER:
         raise UserError("the models are for several tasks, or --figure is asked for of a number: time them one by one")
     right = [runner.accuracy(texts, labels) for runner, (_, texts, labels) in loaded]
-    log.info("timing %d models on %d sentences of %s", len(loaded), options.sentences, loaded[0][1][0])
+    log.info("models: %d, timed on %d sentences of %s", len(loaded), options.sentences, loaded[0][1][0])
     timings = deployment.measure([runner for runner, _ in loaded], loaded[0][1][1], None, options.sentences)
     timings = [dataclasses.replace(timing, accuracy=share) for timing, share in zip(timings, right, strict=True)]
     print("", *lines(timings, options.threads, options.price, task), sep="\n")

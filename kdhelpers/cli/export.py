@@ -97,17 +97,17 @@ def main(argv: list[str]) -> None:
 def report(facts: dict) -> None:
     """Print what an export reads and how it answers beside PyTorch."""
     changed, compared = facts["changed_predictions"], facts["compared_texts"]
-    print(f"  labels {', '.join(facts['labels'])}, texts of up to {facts['max_length']} tokens")
+    print(f"  labels {data.listed(facts['labels'])}, texts of up to {facts['max_length']} tokens")
     print(
         f"against PyTorch on {compared:,} texts: largest difference in logits {facts['largest_logit_difference']:.2g},"
     )
-    print(f"  {changed:,} predictions changed ({100 * changed / compared:.1f} %)")
+    print(f"  {changed:,} prediction{'s' * (changed != 1)} changed ({100 * changed / compared:.1f} %)")
 
 
 def report_folder(output: Path, facts: dict) -> None:
     """Print what a model's folder holds, and where it can go."""
     print(f"{output}: {facts['bytes'] / 1e6:.1f} MB, a model and its tokenizer as PyTorch has them,")
-    print(f"  labels {', '.join(facts['labels'])}, texts of up to {facts['max_length']} tokens")
+    print(f"  labels {data.listed(facts['labels'])}, texts of up to {facts['max_length']} tokens")
     print(f"a run that is given it does not fine-tune it again: --teacher {output}")
 
 

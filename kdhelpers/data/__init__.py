@@ -22,12 +22,12 @@ from kdhelpers.data.splits import (
     thin_out,
     tokenise,
 )
-from kdhelpers.data.task import PROBLEM_TYPES, SEPARATOR, Task, has_label, joined, predictions, probabilities
+from kdhelpers.data.task import PROBLEM_TYPES, SEPARATOR, Task, has_label, joined, listed, predictions, probabilities
 
 __all__ = [
     "DATA_SETS", "OF_THE_PACKAGE", "PROBLEM_TYPES", "Rows", "SEPARATOR", "SPLIT_SEED", "TEACHER_LOGITS", "Task",
     "UNLABELLED", "altered_copies", "digests", "download_package", "fetch_movie_snippets", "fetch_other_snippets",
-    "fold", "has_label", "hub_message", "joined", "leaking_rows", "load_rows", "located", "movie_ratings",
+    "fold", "has_label", "hub_message", "joined", "leaking_rows", "listed", "load_rows", "located", "movie_ratings",
     "lost_in_reading", "movie_snippets", "normal_label", "padding_share", "predictions", "probabilities", "quoted",
     "read_file", "read_movie_snippets", "read_records", "texts_of", "thin_out", "tokenise", "withhold_labels",
 ]  # fmt: skip

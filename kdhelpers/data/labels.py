@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from kdhelpers.data.rows import NUMBER, Rows, class_names, columns_of, no_label, normal_label
-from kdhelpers.data.task import Task
+from kdhelpers.data.task import SEPARATOR, Task, listed
 from kdhelpers.errors import UserError
 from kdhelpers.settings import RunSettings
 
@@ -74,7 +74,7 @@ def _require_known(part: Dataset, codes: list, task: Task, names: list[str]) -> 
         label = row["label"]
         if task is Task.NUMBER:
             raise UserError(f"{row['where']} has the label {label!r}, which is no number: correct it, or name the task")
-        known = f"which no labelled training row has; training knows: {', '.join(names)}"
+        known = f"which no labelled training row has; training knows: {listed(names)}"
         raise UserError(f"{row['where']} has the label {label!r}, {known}")
 
 
@@ -88,6 +88,8 @@ def _class_ids(labels: list, settings: RunSettings, declared: list[str], teacher
 
 def _vectors(labels: list, settings: RunSettings, declared: list[str], teacher: list[str]) -> tuple[list[str], Code]:
     names, id_of = _class_ids([one for label in labels for one in label or ()], settings, declared, teacher)
+    if unclear := [name for name in names if SEPARATOR in name]:
+        raise UserError(f"the label {unclear[0]!r} holds a {SEPARATOR}, the sign between labels: give it another name")
 
     def code(label: tuple[str, ...]) -> list[float] | None:
         ids = [id_of(one) for one in label]

@@ -60,6 +60,15 @@ def probabilities(logits: np.ndarray, task: Task = Task.ONE) -> np.ndarray:
     return expit(logits) if task is Task.SEVERAL else softmax(logits, axis=-1)
 
 
+def listed(names: Sequence[str]) -> str:
+    """Label names in a sentence, those with a comma in quotes.
+
+    >>> listed(["bad", "good, or better"])
+    "bad, 'good, or better'"
+    """
+    return ", ".join(repr(name) if "," in name else name for name in names)
+
+
 def joined(row: Sequence[float], names: Sequence[str]) -> str:
     """The labels of a row of 0 and 1 as one text; the separator alone where it has none.
 

@@ -30,7 +30,7 @@ PROBE = [
     for start in ("", "A film both loud and", "Not once in its two hours is it", "Zebras & naïve jazz:", "Is the plot")
     for word in ("wonderful.", "awful!", "dull", "unexpectedly moving,", "fine?", "a waste of time", "(xylophonic)")
 ]
-LONG = "one more time " * 200
+LONG = " ".join(" ".join(PROBE[:n]) for n in range(0, len(PROBE), 5))  # it ends otherwise than it begins
 
 
 def export(
@@ -57,7 +57,8 @@ def export(
     model, tokenizer = load_trained(student_folder(student))
     runner, facts = torch_runner(model, tokenizer), {}
     _require_format(kind, model)
-    answers = runner.logits(texts := _texts_to_compare(model, texts))
+    texts = _texts_to_compare(model, texts)
+    answers = runner.logits([*texts, *_probe(not isinstance(texts[0], str))])
     if vocabulary_of is not None:
         model, tokenizer = trim_vocabulary(model, tokenizer, vocabulary_of)
 
@@ -119,9 +120,14 @@ def _probe(pairs: bool) -> list:
 
 
 def _changed(before: np.ndarray, after: np.ndarray, task: Task) -> int:
-    """The rows whose answer is another one; a number's, where it moves by over a twentieth of their deviation."""
+    """The rows whose answer is another one; a number's, where it moves by over a twentieth of their deviation.
+
+    `before` goes on with the probe's answers: one text has no deviation. A student may answer all of them alike:
+    what an fp32 export may stray is no change.
+    """
+    least, before = max(0.05 * before.std(), TOLERANCE), before[: len(after)]
     if task is Task.NUMBER:
-        return int((np.abs(after - before) > 0.05 * before.std()).sum())
+        return int((np.abs(after - before) > least).sum())
     said = (predictions(before, task), predictions(after, task))
     return round(len(before) * (1 - evaluation.agreement(*said)))
 
@@ -165,7 +171,8 @@ def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
     facts = {
         "format": kind, "task": runner.task, "pairs": pairs, "parameters": runner.parameters,
         "vocabulary": model.config.vocab_size, "labels": runner.labels,
-        "max_length": tokenizer.model_max_length, "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
+        "max_length": tokenizer.model_max_length, "truncation_side": tokenizer.truncation_side,
+        "pad_id": tokenizer.pad_token_id, "pad_token": tokenizer.pad_token,
     }  # fmt: skip
     (folder / "export.json").write_text(json.dumps(facts), encoding="utf-8")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))

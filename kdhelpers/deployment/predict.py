@@ -22,14 +22,12 @@ def load(folder: str | Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     folder, options, facts = Path(folder), onnxruntime.SessionOptions(), card(folder)
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads leave the cores to others
+    slow = ["SkipLayerNormFusion"]  # on a CPU slower than the two operators that it joins
     session = onnxruntime.InferenceSession(
-        folder / "model.onnx",
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=["SkipLayerNormFusion"],  # on a CPU slower than the two operators that it joins
+        folder / "model.onnx", options, providers=["CPUExecutionProvider"], disabled_optimizers=slow
     )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(facts["max_length"])
+    tokenizer.enable_truncation(facts["max_length"], direction=facts.get("truncation_side", "right"))
     tokenizer.enable_padding(pad_id=facts["pad_id"], pad_token=facts["pad_token"])
     return session, tokenizer, facts["labels"]
 
@@ -62,7 +60,9 @@ def answer(row: np.ndarray, labels: list[str], task: str = "one-label") -> str:
 if __name__ == "__main__":
     here = Path(__file__).parent
     session, tokenizer, labels = load(here)
-    facts, asked = card(here), list(sys.argv[1:])
+    facts, asked = card(here), [text.encode(errors="replace").decode() for text in sys.argv[1:]]  # ?: no UTF-8
+    if facts.get("pairs") and len(asked) % 2:
+        sys.exit("this student reads pairs of texts: give two for each answer")
     for sentence in zip(asked[::2], asked[1::2], strict=True) if facts.get("pairs") else asked:
         said = answer(logits([sentence], session, tokenizer)[0], labels, facts.get("task", "one-label"))
         print(said, *([sentence] if isinstance(sentence, str) else sentence), sep="\t")

@@ -18,7 +18,7 @@ def load(folder: str | Path, threads: int = 0) -> tuple[dict[str, np.ndarray], T
     """(weights, tokenizer, label names) of an exported student; `threads` are not needed."""
     tokenizer, facts = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")), card(folder)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(facts["max_length"])
+    tokenizer.enable_truncation(facts["max_length"], direction=facts.get("truncation_side", "right"))
     return load_file(Path(folder) / "model.safetensors"), tokenizer, facts["labels"]
 
 
@@ -29,7 +29,7 @@ def encode(sentences: list, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
 
 def run(weights: dict[str, np.ndarray], inputs: dict[str, list[list[int]]]) -> np.ndarray:
     """Logits, float32 [sentences, classes]: one linear layer on the mean of a sentence's token vectors."""
-    means = np.stack([weights["embeddings.weight"][ids].mean(0) for ids in inputs["input_ids"]])
+    means = np.stack([weights["embeddings.weight"][ids].sum(0) / max(len(ids), 1) for ids in inputs["input_ids"]])
     return means @ weights["classifier.weight"].T + weights["classifier.bias"]
 
 
@@ -50,7 +50,9 @@ def answer(row: np.ndarray, labels: list[str], task: str = "one-label") -> str:
 if __name__ == "__main__":
     here = Path(__file__).parent
     weights, tokenizer, labels = load(here)
-    facts, asked = card(here), list(sys.argv[1:])
+    facts, asked = card(here), [text.encode(errors="replace").decode() for text in sys.argv[1:]]  # ?: no UTF-8
+    if facts.get("pairs") and len(asked) % 2:
+        sys.exit("this student reads pairs of texts: give two for each answer")
     for sentence in zip(asked[::2], asked[1::2], strict=True) if facts.get("pairs") else asked:
         said = answer(logits([sentence], weights, tokenizer)[0], labels, facts.get("task", "one-label"))
         print(said, *([sentence] if isinstance(sentence, str) else sentence), sep="\t")

@@ -80,11 +80,12 @@ class Runner:
     def class_ids(self, labels: list[str]) -> np.ndarray:
         """The ids of these labels among the model's, int64 [rows]. Raises UserError for one that it does not know."""
         ids = {data.normal_label(name.removeprefix("LABEL_")): index for index, name in enumerate(self.labels)}
+        ids |= {data.normal_label(name): index for index, name in enumerate(self.labels)}
         found = [ids.get(data.normal_label(label)) for label in labels]
         if None in found:
             raise UserError(
                 f"{self.name} does not know the label {labels[found.index(None)]!r} of the rows, only "
-                f"{', '.join(self.labels)}: name rows with these labels, --rows FILE --label-column NAME"
+                f"{data.listed(self.labels)}: name rows with these labels, --rows FILE --label-column NAME"
             )
         return np.array(found, dtype=int)
 

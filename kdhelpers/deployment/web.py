@@ -15,7 +15,7 @@ from typing import NamedTuple
 from transformers import AutoConfig
 
 from kdhelpers import models
-from kdhelpers.data import Task
+from kdhelpers.data import Task, listed
 from kdhelpers.deployment import predict_static
 from kdhelpers.deployment.export import ACCEPTED_CHANGES, PROBE, export, student_folder
 from kdhelpers.deployment.runners import run_metrics
@@ -185,7 +185,7 @@ def _write_student(folder: Path, int8: Path, student: str, facts: dict) -> None:
     models.load_tokenizer(student).save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings.pop("added_tokens_decoder", None)  # tokenizer.json has them, with the ids of today
-    settings["model_max_length"] = facts["max_length"]
+    settings |= {"model_max_length": facts["max_length"], "truncation_side": facts["truncation_side"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     shutil.copy(int8 / "tokenizer.json", folder)
     config = AutoConfig.from_pretrained(student)
@@ -222,7 +222,7 @@ def _write_static_page(folder: Path, exported: Path, card: dict, facts: dict) ->
     if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
         raise UserError(f"a static student's page reads text as BERT does, and not by {kinds[2]}: take --format numpy")
     normal, model = state["normalizer"], state["model"]
-    scores = weights["embeddings.weight"] @ weights["classifier.weight"].T + weights["classifier.bias"]
+    scores = weights["embeddings.weight"] @ weights["classifier.weight"].T
     known = tokenizer.get_vocab()
     word = next(token for token in known if token.isalpha())
     around = tokenizer.encode(word).ids
@@ -232,7 +232,8 @@ def _write_static_page(folder: Path, exported: Path, card: dict, facts: dict) ->
         "strip": normal["lowercase"] if normal["strip_accents"] is None else normal["strip_accents"],
         "inside": model["continuing_subword_prefix"], "longest": model["max_input_chars_per_word"],
         "unknown": model["unk_token"], "special": "|".join(re.escape(one["content"]) for one in state["added_tokens"]),
-        "begin": begin, "end": end, "room": facts["max_length"] - len(begin + end), "labels": labels,
+        "begin": begin, "end": end, "room": facts["max_length"] - len(begin + end), "side": facts["truncation_side"],
+        "bias": weights["classifier.bias"].tolist(), "labels": labels,
     }  # fmt: skip
     names = {index: token for token, index in known.items()}
     vocabulary = "\n".join(names.get(index, "") for index in range(len(scores)))
@@ -272,7 +273,7 @@ def _facts(student: str, facts: dict) -> list[tuple[str, str]]:
     depth = f"{layers} layer{'s' * (layers > 1)}" if layers else "no layers, the mean of its token vectors"
     size = f", {facts['bytes'] / 1e6:.1f} MB in 8 bits" if layers else ""
     said = [
-        ("Classes", ", ".join(facts["labels"])),
+        ("Classes", listed(facts["labels"])),
         ("Student", f"{depth}, {facts['parameters']:,} parameters{size}"),
         ("Reads", f"up to {facts['max_length']} tokens of a text, with a vocabulary of {facts['vocabulary']:,}"),
     ]

@@ -159,12 +159,12 @@ def _unique(records: list[tuple[str, dict]], key: tuple[str, ...]) -> dict:
     return rows
 
 
-def _in_order(path: str, classes: list[str], label_names: list[str]) -> list[int]:
+def _in_order(path: str, classes: list[str], names: list[str]) -> list[int]:
     """The columns of a file in the order of the label names."""
     forms = {data.normal_label(name): column for column, name in enumerate(classes)}
-    wanted = [data.normal_label(name) for name in label_names]
+    wanted = [data.normal_label(name) for name in names]
     if len(forms) != len(classes) or set(forms) != set(wanted):
-        raise UserError(f"{path} answers for the classes {', '.join(classes)}; the rows' are {', '.join(label_names)}")
+        raise UserError(f"{path} answers for the classes {data.listed(classes)}; the rows' are {data.listed(names)}")
     return [forms[name] for name in wanted]
 
 
@@ -183,7 +183,7 @@ def answers_from(function: Function, name: str, label_names: Sequence[str] = (),
         texts = data.texts_of(rows)
         answers = ask(function, texts, name, **how)
         if answers.shape[1] != len(names):
-            raise UserError(f"{name} answers for {answers.shape[1]} classes; the rows' are {', '.join(names)}")
+            raise UserError(f"{name} answers for {answers.shape[1]} classes; the rows' are {data.listed(names)}")
         return as_logits(answers, lambda row: f"{name}'s answer to {data.quoted(texts[row])}", task)
 
     return Answers(name, of, tuple(label_names))

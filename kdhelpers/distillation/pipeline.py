@@ -90,7 +90,8 @@ def _several_runs(settings: RunSettings, work: Path, teacher: Answers | None) ->
 
 
 def _written(metrics: dict, work: Path) -> dict:
-    storage.write_file(work / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+    plain = json.loads(json.dumps(metrics), parse_constant=lambda _: None)  # NaN and Infinity are no JSON
+    storage.write_file(work / "metrics.json", (json.dumps(plain, indent=1) + "\n").encode())
     return metrics
 
 

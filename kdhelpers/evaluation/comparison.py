@@ -117,7 +117,7 @@ def paired(
     points = "points of exact match" if np.ndim(labels) > 1 else "points"
     facts = (
         f"{100 * difference:+.1f} {points} on {rows} rows, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
-        f"McNemar p = {p:.2g}, {gained} rows gained, {lost} lost"
+        f"McNemar p = {p:.2g}, {gained} row{'s' * (gained != 1)} gained, {lost} lost"
     )
     if p < 0.05 and (low > 0 or high < 0):
         text = f"{name_a} is {'better' if low > 0 else 'worse'} than {name_b} ({facts})"
@@ -149,7 +149,7 @@ def paired_numbers(
     interval = f"95 % interval {low:+.3f} to {high:+.3f}, " if enough else ""
     facts = (
         f"RMSE {a:.3f} against {b:.3f}, {a - b:+.3f} on {rows} rows, {interval}"
-        f"closer on {gained} rows, farther on {lost}"
+        f"closer on {gained} row{'s' * (gained != 1)}, farther on {lost}"
     )
     if enough and (low > 0 or high < 0):
         text = f"{name_a} is {'better' if high < 0 else 'worse'} than {name_b} ({facts})"

@@ -88,8 +88,8 @@ def result_lines(metrics: dict, output: Path) -> list[str]:
     lines = ["", f"Scores on {metrics['rows']['test']:,} rows: {metrics['test_rows']}.", result_table(metrics), ""]
     measure = measure_of(metrics)
     key = f"test_{measure.key}"
-    if key in metrics["student"] and key in metrics["teacher"]:
-        lines.append(_share_line(metrics["student"][key] / max(metrics["teacher"][key], 1e-9), measure))
+    if key in metrics["student"] and metrics["teacher"].get(key):  # of nothing there is no share
+        lines.append(_share_line(metrics["student"][key] / metrics["teacher"][key], measure))
     if seconds:
         lines.append(f"The teacher's answers took {seconds:.0f} s.")
     lines += verdict_lines(metrics)
@@ -118,12 +118,13 @@ def over_seeds(runs: list[dict], predictions: list[pd.DataFrame]) -> dict:
     task, key = Task(runs[0].get("task", Task.ONE)), f"test_{measure_of(runs[0]).key}"
     scored = [name for name in NAMES if key in runs[0].get(name, {})]
     scores = {name: np.array([run[name][key] for run in runs]) for name in scored}
+    mean = {name: float(values.mean()) for name, values in scores.items()}
     summary = {
         "recipe": runs[0]["recipe"],
         "task": task,
-        "mean": {name: float(values.mean()) for name, values in scores.items()},
+        "mean": mean,
         "spread": {name: float(values.std(ddof=1)) for name, values in scores.items()},
-        "share_of_teacher": float(scores["student"].mean() / scores["teacher"].mean()) if "teacher" in scores else None,
+        "share_of_teacher": mean["student"] / mean["teacher"] if mean.get("teacher") else None,
         "runs": runs,
     }
     by_seed = {run["seed"]: table for run, table in zip(runs, predictions, strict=True)}
@@ -158,7 +159,7 @@ def seeds_lines(summary: dict, output: Path) -> list[str]:
         "",
         f"Test {measure.name}{' in %' * measure.percent} on {runs[0]['rows']['test']:,} rows.",
         table.to_string(float_format="%.2f" if measure.percent else "%.3f", line_width=100),
-        *([_share_line(share, measure)] if share else []),
+        *([] if share is None else [_share_line(share, measure)]),
         *verdict_lines(summary),
         f"Written to {output}: metrics.json, and each seed's run in its own folder",
     ]
@@ -171,7 +172,7 @@ pipeline_tag: text-classification
 
 # A distilled text classifier
 
-{layers} layers, {parameters:,} parameters, trained by kdhelpers (recipe {recipe}, seed {seed}). {answers}: {classes}.
+Layers: {layers}. Parameters: {parameters:,}. Trained by kdhelpers (recipe {recipe}, seed {seed}). {answers}: {classes}.
 
 Trained on {labelled:,} labelled and {unlabelled:,} unlabelled rows; scored on {test:,} rows ({test_rows}):
 
@@ -192,7 +193,9 @@ def write_model_card(path: Path, metrics: dict, label_names: list[str]) -> None:
     kinds = {Task.ONE: "Classes", Task.SEVERAL: "Labels, any number of them at once", Task.NUMBER: "It gives a number"}
     answers = kinds[Task(metrics.get("task", Task.ONE))]
     fields = metrics | metrics["student"] | metrics["rows"] | {"table": result_table(metrics), "verdict": verdict}
-    write_file(path, CARD.format(**fields, answers=answers, classes=", ".join(label_names)).encode())
+    plain = [name.replace("`", "'") for name in label_names]  # as code: commas stand inside, and <b> is no markup
+    classes = ", ".join(f"`{name}`" for name in plain)
+    write_file(path, CARD.format(**fields, answers=answers, classes=classes).encode())
 
 
 def draw_result(metrics: dict, path: Path) -> None:

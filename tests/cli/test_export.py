@@ -8,6 +8,7 @@ import pytest
 
 from kdhelpers import deployment, models
 from kdhelpers.__main__ import main
+from kdhelpers.cli import export
 from kdhelpers.distillation import prepare
 from tests.runs import bare, command, files, settings, spoken  # noqa: F401
 from tests.tiny import save_model, teachable_rows, tiny_tokenizer, trained_tiny_teacher
@@ -182,6 +183,14 @@ def test_a_fine_tuned_teacher_travels_as_a_folder(files, bare, tmp_path, monkeyp
     for split in ("validation", "test"):
         np.testing.assert_array_equal(here.teacher_logits(split), there.teacher_logits(split))
     assert here.splits["train"]["teacher_logits"][:] == there.splits["train"]["teacher_logits"][:]
+
+
+def test_a_label_with_a_comma_is_quoted_and_one_prediction_is_no_predictions(capsys):
+    facts = {"changed_predictions": 1, "compared_texts": 2, "largest_logit_difference": 0.0, "max_length": 64}
+    export.report(facts | {"labels": ["bad", "good, or better"]})
+    said = capsys.readouterr().out
+    assert "labels bad, 'good, or better', texts" in said
+    assert "1 prediction changed" in said
 
 
 def test_a_model_replaces_a_model_and_nothing_else(student, tmp_path, capsys):

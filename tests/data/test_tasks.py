@@ -64,6 +64,7 @@ WRONG = {
     "one list": (rows_of("a", ["b"]), {"task": "one-label"}, "line 1 has several labels"),
     "no number": (rows_of(1.5, "many"), {"task": "number"}, "line 2 has the label 'many', which is no number"),
     "always the same": (rows_of(1.5), {}, "fewer than two different labels"),
+    "a separator in a name": (rows_of(["a|b", "c"], ["c"]), {}, r"the label 'a\|b' holds a \|"),
     "no second text": ([{"text": "a", "b": "", "label": 1}], {"text_pair_column": "b"}, "no text in column 'b'"),
 }
 

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdhelpers import models
+from kdhelpers.data import Task
 from kdhelpers.deployment import export, exported_logits, graph, load_runner, openvino_runners, predict, trim_vocabulary
 from kdhelpers.deployment import export as export_function
 from kdhelpers.errors import UserError
@@ -125,6 +126,23 @@ def test_the_length_is_the_students_and_never_more_than_its_positions(said, mean
         assert load_runner(str(answering)).encode(["film " * 100])["input_ids"].shape == (1, meant)
 
 
+def test_a_student_that_reads_the_end_of_a_text_does_so_when_exported(student, exported_as, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.truncation_side = tokenizer.init_kwargs["truncation_side"] = "left"
+    folder = save_model(tmp_path / "student", models.load_classifier(str(student), None).model, tokenizer)
+    texts = ["good " + "the film " * 60 + "bad awful", "bad " + "the film " * 60 + "good lovely"]
+    assert list(torch_logits(folder, texts).argmax(-1)) == [0, 1]
+    export(str(folder), tmp_path / "out")
+    assert np.abs(torch_logits(folder, texts) - exported_logits(tmp_path / "out", texts)).max() < 1e-4
+
+
+@pytest.mark.parametrize("length", [16, 62, 64, 128, 256, 512])
+def test_the_check_on_a_long_text_sees_on_which_side_it_is_cut(length):
+    tokens = tiny_tokenizer()(export_module.LONG, verbose=False)["input_ids"]
+    assert sorted(tokens[:length]) != sorted(tokens[-length:])
+    assert len(tokens) > 512
+
+
 def test_the_folder_speaks_for_itself_without_torch(exported):
     """predict.py runs where importing torch or transformers fails."""
     folder = exported[0] / "onnx-int8"
@@ -224,6 +242,22 @@ def test_an_export_that_changes_many_predictions_is_refused_unless_it_is_accepte
     facts = export(str(folder), tmp_path / "out", "onnx-int8", texts, accept_changes=1.0)
     assert facts["changed_predictions"] > 10
     assert (tmp_path / "out" / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize(("probe", "moved", "changed"), [((1, 9), 0.1, 0), ((1, 9), 1, 1), ((5, 5), 1e-6, 0)])
+def test_a_number_has_changed_where_it_moves_by_much_among_others(probe, moved, changed):
+    before = np.array([[5.0], *([value] for value in probe)])
+    assert export_module._changed(before, before[:1] + moved, Task.NUMBER) == changed
+
+
+def test_a_student_of_numbers_in_8_bits_can_be_compared_on_one_text(tmp_path):
+    teacher, model = trained_tiny_teacher(), tiny_bert(labels=1)
+    model.bert.load_state_dict(teacher.bert.state_dict())
+    model.classifier.weight.data = teacher.classifier.weight.data[1:]
+    folder = save_model(tmp_path / "student", model, tiny_tokenizer())
+    facts = export(str(folder), tmp_path / "out", "onnx-int8", ["a lovely film"])
+    assert facts["largest_logit_difference"] > 1e-4
+    assert facts["changed_predictions"] == 0
 
 
 def test_a_graph_that_answers_otherwise_is_refused(exported_as, tmp_path):

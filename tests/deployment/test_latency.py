@@ -43,6 +43,7 @@ def test_without_labels_there_is_no_accuracy():
         (["NEGATIVE", "Positive"], ["positive", "negative "]),
         (["0", "1"], ["1.0", "0"]),
         (["LABEL_0", "LABEL_1"], ["1", "0"]),
+        (["LABEL_0", "LABEL_1"], ["LABEL_1", "label_0"]),
     ],
 )
 def test_labels_are_matched_however_they_are_written(models, rows):

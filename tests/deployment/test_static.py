@@ -24,6 +24,7 @@ def student(tmp_path_factory):
     parent = tiny_model("bert")
     parent.get_input_embeddings().weight.data.normal_(0, 3)
     model = models.set_labels(models.static_student(parent), ["bad", "good"])
+    model.classifier.bias.data.normal_()
     return save_model(tmp_path_factory.mktemp("static"), model, tiny_tokenizer())
 
 
@@ -52,6 +53,18 @@ def test_the_folder_answers_where_neither_torch_nor_onnxruntime_can_be_imported(
     assert said == "".join(f"{['bad', 'good'][a]}\t{text}\n" for a, text in zip(answers, ["good", "bad"], strict=True))
 
 
+@pytest.mark.parametrize("kind", ["numpy", "onnx"])
+def test_a_text_without_tokens_is_answered_as_pytorch_does(kind, student, tmp_path):
+    """By the bias alone, where not even special tokens are read."""
+    state = json.loads(tiny_tokenizer().backend_tokenizer.to_str()) | {"post_processor": None}
+    folder = shutil.copytree(student, tmp_path / "student")
+    models.rebuilt_tokenizer(tiny_tokenizer(), state).save_pretrained(folder)
+    deployment.export(str(folder), tmp_path / "out", kind)
+    ours, theirs = (deployment.load_runner(str(each)) for each in (folder, tmp_path / "out"))
+    for texts in (["good", ""], [""]):
+        assert np.abs(theirs.logits(texts) - ours.logits(texts)).max() < 1e-5
+
+
 def test_its_vocabulary_can_be_trimmed(student, tmp_path):
     texts = [row["text"] for row in teachable_rows(20)]
     facts = deployment.export(str(student), tmp_path / "out", "numpy", texts, texts)
@@ -72,6 +85,17 @@ def test_a_static_student_is_not_packed_where_no_package_could_load_it(student, 
     shutil.copytree(student, tmp_path / "run" / "student")
     with pytest.raises(UserError, match="deploy the export"):
         endpoints.pack(tmp_path / "run", tmp_path / "packed")
+
+
+@pytest.mark.parametrize("kind", ["numpy", "onnx"])
+def test_what_cannot_be_asked_of_pairs_is_one_sentence_and_bytes_that_are_no_text_are_read(kind, student, tmp_path):
+    deployment.export(str(student), tmp_path / "out", kind, [("good", "bad")])
+    command = [sys.executable, "-I", str(tmp_path / "out" / "predict.py"), "good", b"\xff bad"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.endswith("\tgood\t? bad\n")
+    done = subprocess.run([*command, "a third"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "this student reads pairs of texts: give two for each answer\n"
 
 
 @pytest.mark.parametrize("task", ["pairs", "several-labels", "number"])

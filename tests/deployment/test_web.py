@@ -125,6 +125,25 @@ def test_a_trimmed_vocabulary_is_the_pages_too(student, tmp_path, monkeypatch):
     assert config["vocab_size"] == facts["vocabulary"] == tokenizer.get_vocab_size() < tiny_tokenizer().vocab_size
     settings = json.loads((tmp_path / "web" / "tokenizer_config.json").read_text())
     assert "added_tokens_decoder" not in settings
+    assert settings["truncation_side"] == "right", "which its script asks for"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node must be installed to run a page's script")
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_transformers_page_cuts_a_long_text_as_python_does(side):
+    """Of transformers.js a stub: its own tokenizer cuts on the right alone, and the last special token with it."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.truncation_side, text = side, "bad" + " good film" * 50
+    script = f"""
+        {(web.PARTS / "transformer.js").read_text("utf-8")}
+        const whole = {tokenizer(text, verbose=False)["input_ids"]}, none = {tokenizer("")["input_ids"]};
+        const encode = (text) => ({{ input_ids: text ? whole : none }});
+        const tokenizer = {{ _encode_plus: encode, model_max_length: 64, config: {{ truncation_side: "{side}" }} }};
+        cutAsPythonDoes(tokenizer);
+        console.log(JSON.stringify(tokenizer._encode_plus("a text").input_ids));
+    """
+    said = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True).stdout
+    assert json.loads(said) == tokenizer(text, truncation=True)["input_ids"]
 
 
 def test_with_npm_everything_is_in_the_folder_and_nothing_else_may_be_asked(student, registry, tmp_path):
@@ -234,17 +253,26 @@ def static(student, tmp_path):
     model = models.static_student(models.load_classifier(str(student), None).model)
     torch.nn.init.normal_(model.embeddings.weight)
     torch.nn.init.normal_(model.classifier.weight)
+    torch.nn.init.normal_(model.classifier.bias)
     return save_model(tmp_path / "static", model, tiny_tokenizer())
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node must be installed to run a page's script")
-def test_a_static_students_page_reads_and_answers_as_python_does(static, tmp_path):
+@pytest.mark.parametrize("how", ["right", "left", "without special tokens"])
+def test_a_static_students_page_reads_and_answers_as_python_does(how, static, tmp_path):
     """Its script without the page around it; whether a browser runs it is tested by hand."""
+    tokenizer = tiny_tokenizer()
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    if how in ("right", "left"):
+        tokenizer.truncation_side = how
+    else:
+        state["post_processor"] = None
+    models.rebuilt_tokenizer(tokenizer, state).save_pretrained(static)
     export_web(str(static), tmp_path / "page")
     export(str(static), tmp_path / "numpy", "numpy")
     weights, tokenizer, labels = predict_static.load(tmp_path / "numpy")
     words = sorted(tokenizer.get_vocab())[:400:7]
-    texts = [*TEXTS, *STRANGE, " ".join(words), "".join(words), "good " * 99, "x" * 101]
+    texts = [*TEXTS, *STRANGE, " ".join(words), "".join(words), "bad" + " good" * 99, "x" * 101]
     page = tmp_path / "page" / "index.html"
     held = dict(re.findall(r'<script type="text/plain" id="([^"]+)">([^<]*)</script>', page.read_text("utf-8")))
     script = f"""
@@ -268,7 +296,7 @@ def test_a_static_students_page_reads_and_answers_as_python_does(static, tmp_pat
 STRANGE = [
     "", " \t\n", "GOOD, good; g\u00f6\u00f6d! Go\u0308od\u00a0film", "a\u200bb\ufeffc\u0000d\ufffde", "x\u0301\u0302y",
     "\u03a3\u03a3 \u0130", "\u597d\u7684film", "[CLS] good [SEP] [MASK]bad", "$5+5=10 ^_^ `~|<>",
-    "\u00abnaive\u00bb\u2014caf\u00e9\u2026", "\U0001f600 good\U0001f600",
+    "\u00abnaive\u00bb\u2014caf\u00e9\u2026", "\U0001f600 good\U0001f600", "good\u0378 \ue000bad",
 ]  # fmt: skip
 
 

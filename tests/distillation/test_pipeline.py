@@ -38,6 +38,11 @@ def read(folder):
 # --- what a run leaves
 
 
+def test_what_a_run_leaves_is_json_whatever_its_figures_are(tmp_path):
+    pipeline._written({"share": float("inf"), "each": (float("nan"), 0.5)}, tmp_path)
+    assert read(tmp_path) == {"share": None, "each": [None, 0.5]}
+
+
 def test_a_run_leaves_what_it_says(files, teacher, tmp_path):  # noqa: F811
     output = tmp_path / "run"
     old = os.umask(0o022)

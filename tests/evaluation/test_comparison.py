@@ -62,6 +62,15 @@ def test_the_minimum_detectable_effect_is_found_four_times_in_five():
     assert 0.7 < found / 400 < 0.9, found / 400
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows")])
+def test_one_row_is_no_rows(count, said):
+    labels = np.ones(10, int)
+    right = np.arange(10) < count
+    assert f", {said} gained, 0 lost" in evaluation.paired(right.astype(int), np.zeros(10, int), labels).text
+    of_numbers = evaluation.paired_numbers(right.astype(float), np.zeros(10), np.ones(10)).text
+    assert f"closer on {said}, farther on 0" in of_numbers
+
+
 def test_identical_rows_need_six_the_same_way():
     assert evaluation.mcnemar_p(np.ones(5, bool), np.zeros(5, bool)) > 0.05
     assert evaluation.mcnemar_p(np.ones(6, bool), np.zeros(6, bool)) < 0.05

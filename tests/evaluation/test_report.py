@@ -135,6 +135,21 @@ def test_over_seeds_what_every_run_has_is_compared_as_in_a_run(metrics):
     assert list(summary["soft_or_hard"]["by_seed"].values()) == pytest.approx([0.2, 0.1, 0.15])
 
 
+def test_of_a_teacher_that_is_never_right_there_is_no_share(metrics):
+    metrics["teacher"]["test_accuracy"] = 0.0
+    summary, text = of_seeds(metrics, student=(90, 90, 90), control=(40, 40, 40))
+    assert summary["share_of_teacher"] is None
+    assert "of the teacher's" not in text + "".join(evaluation.result_lines(metrics, "runs/x"))
+
+
+def test_a_student_that_is_never_right_has_a_share_of_nought(metrics):
+    metrics["student"]["test_accuracy"] = 0.0
+    assert (
+        "The student has 0.0 % of the teacher's accuracy."
+        in of_seeds(metrics, student=(0, 0, 0), control=(40, 40, 40))[1]
+    )
+
+
 def test_without_a_control_several_seeds_have_no_verdict(metrics):
     del metrics["control"]
     summary, text = of_seeds(metrics, student=(90, 90, 90))
@@ -148,7 +163,7 @@ def test_the_model_card_has_data_numbers_verdicts_and_limits(metrics, tmp_path):
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\n")
     for wanted in (
-        "negative, positive", "6,000 unlabelled", "83.0 %", "\nVerdict: the student is better.\n", f"\n{ABOUT}\n",
+        "`negative`, `positive`", "6,000 unlabelled", "83.0 %", "\nVerdict: the student is better.\n", f"\n{ABOUT}\n",
         "\nLuck of the seed: another seed shows nothing.\n", "128 tokens",
     ):  # fmt: skip
         assert wanted in text, wanted
@@ -178,3 +193,11 @@ def test_a_carriage_return_in_a_text_is_no_new_row_of_the_predictions(tmp_path):
     evaluation.write_predictions(tmp_path / "p.csv", test, {"student": np.eye(3)[:, :2]}, ["bad", "good"])
     assert pd.read_csv(tmp_path / "p.csv")["text"].tolist() == texts
     assert [row["text"] for row in data.read_file(str(tmp_path / "p.csv"), "text", "label")] == texts
+
+
+def test_the_model_card_shows_names_as_they_are(metrics, tmp_path):
+    metrics["student"]["layers"] = 1
+    evaluation.write_model_card(tmp_path / "README.md", metrics, ["good, or better", "<script>", "a`b"])
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "Classes: `good, or better`, `<script>`, `a'b`." in text
+    assert "1 layers" not in text

@@ -7,7 +7,8 @@ let ids = new Map(), scores = null;
 function cleaned(text) {
   let letters = [...text];
   if (reader.clean) {
-    letters = letters.filter((letter) => /[\t\n\r]/.test(letter) || !/[\p{C}\ufffd]/u.test(letter));
+    const control = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\ufffd]/u;  // of \p{C} not Cn: an unassigned letter stays, and is unknown
+    letters = letters.filter((letter) => /[\t\n\r]/.test(letter) || !control.test(letter));
     letters = letters.map((letter) => (/\s/.test(letter) ? " " : letter));
   }
   if (reader.ideographs) {  // each is a word
@@ -37,12 +38,14 @@ function tokens(text) {
     if (index % 2) found.push(part);  // a special token, spelt out
     else for (const word of cleaned(part).match(/[\p{P}$+<=>^`|~]|[^\s\p{P}$+<=>^`|~]+/gu) ?? []) found.push(...pieces(word));
   }
-  return [...reader.begin, ...found.map((token) => ids.get(token)).slice(0, reader.room), ...reader.end];
+  const from = reader.side === "left" ? Math.max(0, found.length - reader.room) : 0;
+  return [...reader.begin, ...found.slice(from, from + reader.room).map((token) => ids.get(token)), ...reader.end];
 }
 
 function classified(text) {
-  const read = tokens(text), count = reader.labels.length;
-  const logits = reader.labels.map((_, at) => read.reduce((sum, id) => sum + scores[id * count + at], 0) / read.length);
+  const read = tokens(text), count = reader.labels.length, divisor = read.length || 1;  // a text may have no token
+  const sum = (at) => read.reduce((all, id) => all + scores[id * count + at], 0);
+  const logits = reader.bias.map((bias, at) => bias + sum(at) / divisor);
   const powers = logits.map((logit) => Math.exp(logit - Math.max(...logits))), all = powers.reduce((a, b) => a + b);
   return reader.labels.map((label, at) => ({ label, score: powers[at] / all })).sort((a, b) => b.score - a.score);
 }

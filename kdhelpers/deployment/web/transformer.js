@@ -8,6 +8,16 @@ async function library(name, type) {  // the checksum is looked at wherever the 
   return URL.createObjectURL(new Blob([await response.arrayBuffer()], { type }));
 }
 
+function cutAsPythonDoes(tokenizer) {  // transformers.js cuts on the right alone, and the last special token with it
+  const encode = tokenizer._encode_plus.bind(tokenizer), special = encode("").input_ids.length;
+  tokenizer._encode_plus = (...asked) => {
+    const inputs = encode(...asked), most = tokenizer.model_max_length, over = inputs.input_ids.length - most;
+    const from = tokenizer.config.truncation_side === "left" ? special >> 1 : most - ((special + 1) >> 1);
+    if (over > 0) for (const column of Object.values(inputs)) column.splice(from, over);
+    return inputs;
+  };
+}
+
 async function load() {
   const { env, pipeline } = await import(await library("transformers.min.js", "text/javascript"));
   env.allowRemoteModels = env.useBrowserCache = env.useWasmCache = false;
@@ -21,5 +31,6 @@ async function load() {
     wasm: await library("ort-wasm-simd-threaded.wasm", "application/wasm"),
   };
   classify = await pipeline("text-classification", "./", { dtype: "q8", device: "wasm" });
+  cutAsPythonDoes(classify.tokenizer);
   await answer("The first answer takes longer.");
 }
