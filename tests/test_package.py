@@ -26,7 +26,7 @@ ALONE = (
 )  # they travel without the package
 SCRIPTS = (*ALONE, "sagemaker/container.py")  # started by themselves, where there is no `python -m kdhelpers`
 LINES = {
-    "whole": 13718,
+    "whole": 13056,
     "the run": 5412,
 }  # raised for a new capability only; the aim for what 0.4 did was 4,900 and 1,900
 LONGEST, MOST = 40, 6
