@@ -11,7 +11,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -19,12 +19,13 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, set_seed
 
 from kdhelpers import models, quiet, runtime, storage
 from kdhelpers.cli.parsing import start_console
-from kdhelpers.distillation import Prepared, Training, add_teacher_logits, fit, length_grouping, prepare, trainer
+from kdhelpers.distillation import Fit, Prepared, Training, add_teacher_logits, fit, length_grouping, prepare, trainer
 from kdhelpers.distillation.trainer import ShuffledLengthSampler
 from kdhelpers.models.first_token import FIRST_TOKEN
 from kdhelpers.models.layers import encoder_layers
@@ -97,58 +98,73 @@ def untrained(way: Switches, teacher: PreTrainedModel, layers: int | None) -> Pr
     return student
 
 
-def train(way: Switches, kit: Prepared, rows: int, seed: int, settings: RunSettings) -> dict:
-    """Train one student: the seconds (with the teacher's logits, made anew) and the model."""
-    machine = runtime.this_machine(way.precision)
-    settings = dataclasses.replace(settings, train_embeddings=not way.frozen_embeddings, seed=seed)
-    table, teacher, seconds = kit.splits["train"].select(range(rows)), kit.teacher, 0.0
-    table = table.remove_columns("teacher_logits")
-    teacher.set_attn_implementation(way.attention)
+@contextmanager
+def turned(way: Switches) -> Iterator[None]:
+    """The switches that are no settings of a training."""
     with ExitStack() as block:
         block.enter_context(mock.patch.dict(FIRST_TOKEN, clear=not way.first_token))
         if way.sorted_rows:
             block.enter_context(mock.patch.object(trainer, "ShuffledLengthSampler", SortedSampler))
-        if not way.live_teacher:
-            cache = Path(block.enter_context(tempfile.TemporaryDirectory()))
-            table, seconds = add_teacher_logits(table, table, teacher, kit.tokenizer, machine, cache)
-        student = untrained(way, teacher, settings.student_layers)
-        how = {"save_strategy": "no"} | length_grouping(way.by_length)
-        live = teacher if way.live_teacher else None
-        set_seed(seed)
-        result = fit(student, Training(way.name, table, kit.tokenizer, settings, machine, teacher=live, options=how))
-    return {"seconds": seconds + result.seconds, "teacher_logits_seconds": seconds, "model": result.model}
+        yield
+
+
+def with_logits(way: Switches, kit: Prepared, rows: int) -> tuple[Dataset, float]:
+    """The rows, with the teacher's logits unless it is a live one, and the seconds that these took, made anew."""
+    table = kit.splits["train"].select(range(rows)).remove_columns("teacher_logits")
+    kit.teacher.set_attn_implementation(way.attention)
+    if way.live_teacher:
+        return table, 0.0
+    with turned(way), tempfile.TemporaryDirectory() as cache:
+        machine = runtime.this_machine(way.precision)
+        return add_teacher_logits(table, table, kit.teacher, kit.tokenizer, machine, Path(cache))
+
+
+def train(way: Switches, kit: Prepared, table: Dataset, settings: RunSettings) -> Fit:
+    """Train one student."""
+    machine = runtime.this_machine(way.precision)
+    settings = dataclasses.replace(settings, train_embeddings=not way.frozen_embeddings)
+    student = untrained(way, kit.teacher, settings.student_layers)
+    how = {"save_strategy": "no"} | length_grouping(way.by_length)
+    live = kit.teacher if way.live_teacher else None
+    set_seed(settings.seed)
+    with turned(way):
+        return fit(student, Training(way.name, table, kit.tokenizer, settings, machine, teacher=live, options=how))
+
+
+def operations(way: Switches, kit: Prepared, rows: int, settings: RunSettings) -> float:
+    """Floating-point operations of a way, the same on every processor: counted in one epoch, times the epochs."""
+    with FlopCounterMode(display=False) as of_logits:
+        table, _ = with_logits(way, kit, rows)
+    with FlopCounterMode(display=False) as of_an_epoch:
+        train(way, kit, table, dataclasses.replace(settings, epochs=1))
+    return of_logits.get_total_flops() + settings.epochs * of_an_epoch.get_total_flops()
 
 
 def benchmark(options: argparse.Namespace) -> dict:
     """All ways, `rounds` times, each time with another seed; accuracies are the mean over them.
 
-    The fastest round counts: whatever else the machine does can only slow a way down. A round before them is not
-    timed: it counts operations, which are the same on every processor.
+    The fastest round counts: whatever else the machine does can only slow a way down.
     """
     kit = prepare(recipe("movie-snippets"))
     rows = min(options.rows, len(kit.splits["train"]))
     settings = dataclasses.replace(kit.settings, epochs=options.epochs, batch_size=options.batch_size)
-    found = []
-    for way in ways():
-        with FlopCounterMode(display=False) as counter:
-            train(way, kit, rows, options.seed, settings)
-        log.info("%s: operations counted", way.name)
-        found.append({"way": way.name, "operations": counter.get_total_flops(), "rounds": []})
+    found = [{"way": way.name, "operations": operations(way, kit, rows, settings), "rounds": []} for way in ways()]
     for number in range(options.rounds):
         for way, record in zip(ways(), found, strict=True):
-            result = train(way, kit, rows, options.seed + number, settings)
-            right = kit.logits(result.pop("model"), "test").argmax(-1) == kit.labels("test")
-            record["rounds"].append(result | {"test_accuracy": float(np.mean(right))})
-            log.info("round %d of %d, %s: %.0f s", number + 1, options.rounds, way.name, result["seconds"])
+            table, seconds = with_logits(way, kit, rows)
+            result = train(way, kit, table, dataclasses.replace(settings, seed=options.seed + number))
+            right = kit.logits(result.model, "test").argmax(-1) == kit.labels("test")
+            took = {"seconds": seconds + result.seconds, "teacher_logits_seconds": seconds}
+            record["rounds"].append(took | {"test_accuracy": float(np.mean(right))})
+            log.info("round %d of %d, %s: %.0f s", number + 1, options.rounds, way.name, took["seconds"])
     facts = {"rows": rows, "epochs": options.epochs, "batch_size": options.batch_size, "rounds": options.rounds}
     return facts | {"threads": torch.get_num_threads(), "ways": found}
 
 
 def lines(result: dict) -> list[str]:
     """The ways as a table, each beside the first."""
-    ways, best = result["ways"], []
-    for way in ways:
-        best.append(min(way["rounds"], key=lambda one: one["seconds"]))
+    ways = result["ways"]
+    best = [min(way["rounds"], key=lambda one: one["seconds"]) for way in ways]
     accuracies = [np.mean([one["test_accuracy"] for one in way["rounds"]]) for way in ways]
     table = pd.DataFrame(
         {
