@@ -30,7 +30,7 @@ distill: $(READY)  ## the main job: distil the default recipe and judge the resu
 
 # Two notebooks at a time with one thread each take less time than one after the other with two.
 test: test-all caches  ## everything: all tests, then every notebook compared with its saved outputs
-	OMP_NUM_THREADS=1 $(RUN) pytest $(NBVAL) --nbval-cell-timeout=600 -n 2 --dist loadscope notebooks
+	OMP_NUM_THREADS=1 $(RUN) pytest $(NBVAL) --nbval-cell-timeout=1200 -n 2 --dist loadscope notebooks
 
 test-all: $(READY)  ## every test, without the notebooks
 	$(RUN) pytest -n 2 tests
