@@ -179,8 +179,8 @@ def lines(result: dict) -> list[str]:
     )
     title = (
         f"{result['rows']:,} rows, {result['epochs']:g} epochs, batch {result['batch_size']}, "
-        f"{result['threads']} threads; seconds of the fastest of {result['rounds']} rounds, teacher's logits included; "
-        "mean accuracy of the rounds, each with another seed"
+        f"{result['threads']} threads; seconds of the fastest of {result['rounds']} rounds, "
+        "teacher's logits included;\nmean accuracy of the rounds, each with another seed"
     )
     return ["", title, table.to_string()]
 
