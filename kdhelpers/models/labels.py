@@ -59,9 +59,9 @@ def align_labels(loaded: LoadedModel, label_names: list[str], what: str = "teach
     if telling and any(back.get(name) != str(index) for index, name in enumerate(names)):
         raise UserError(f"the {what}'s config contradicts itself: id2label says {names}, label2id says {back}")
     ours, wanted = ([str(normal_label(name)) for name in each] for each in (names, label_names))
-    if telling and sorted(ours) != sorted(wanted) and all(name.lstrip("-").isdigit() for name in wanted):
-        return  # the data's numbers stand for the teacher's names, in their order
     if telling and sorted(ours) != sorted(wanted):
+        if all(name.lstrip("-").isdigit() for name in wanted):
+            return  # the data's numbers stand for the teacher's names, in their order
         raise UserError(f"{pair}: map one to the other")
     if telling and ours != wanted:
         reorder_outputs(loaded.model, [ours.index(name) for name in wanted])

@@ -1,7 +1,7 @@
 """Seconds of training, switch by switch: from the article's way to ours. python -m tests.tools.benchmark_training
 
-Run by hand (`make benchmark`); the same student on the same rows each time, with the default recipe's teacher. The last
-ways, which begin with "tried", are faster still, and `distill` does not train so: look at their accuracy.
+Run by hand (`make benchmark`); the same student on the same rows each time, with the default recipe's teacher. What
+begins with "tried" was left out of `distill`: look at seconds and accuracy.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Switches:
     attention: str = "sdpa"  # transformers' default
     dropout: float | None = None  # None: as the model came
     first_token: bool = False  # the last layer computes what the classifier reads of it
-    sorted_rows: bool = False  # batches of like length are made of all rows, not of fifty batches' worth
+    sorted_rows: bool = False  # batches of like length are made of all rows, not of some hundreds at a time
     frozen_layers: int = 0  # so many layers from below, and all embeddings, stay as they were cut
 
 
